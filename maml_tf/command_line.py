@@ -1,0 +1,34 @@
+"""The flags as a whole: asked of each module, shown by --help, written down to be replayed."""
+import sys
+
+from maml_tf import algorithms, evaluate, inner_loop, networks, run_directory, train
+from maml_tf.episodes import sources
+
+OWNERS = (sources, train, inner_loop, networks, run_directory, evaluate)
+
+
+def define_flags(flags):
+    """Defines every flag of this program. Importing the package defines none: the names are common words."""
+    names = sorted(algorithms.registry())
+    before = set(flags.FLAGS)
+    flags.DEFINE_enum('algorithm', 'maml', names, 'which learner to train')
+    flags.DEFINE_integer('seed', 0, 'seed of the initial weights and of the training tasks', lower_bound=0)
+    for module in (*OWNERS, *algorithms.modules()):
+        if hasattr(module, 'define_flags'):
+            module.define_flags(flags)
+    _OURS.extend(sorted(set(flags.FLAGS) - before))
+    for name in _OURS:  # --help shows the key flags of the program that runs, whatever module defined them.
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
+_OURS = []
+
+
+def as_dict(flags):
+    """{name: value} of this program's flags."""
+    return {name: flags[name].value for name in _OURS}
+
+
+def as_flagfile(flags):
+    """This program's flags, not TensorFlow's or absl's, one per line, to be replayed by --flagfile."""
+    return ''.join(f'--{name}={value}\n' for name, value in as_dict(flags).items() if value is not None)

@@ -1,0 +1,47 @@
+"""Random numbers that are a pure function of (seed, split, stream, task index), the same compiled or not.
+
+TensorFlow's stateless floats differ between compiled and uncompiled graphs, its integer bits do not. Philox is
+a counter-based generator: task i owns a fixed range of counters, so a batch of tasks is one call, and a task
+does not depend on the batch it is drawn in.
+"""
+import tensorflow as tf
+
+SPLITS = ('train', 'val', 'test')
+_PHILOX = 1
+_WORDS_PER_COUNTER = 4
+
+
+class Stream:
+    """An endless table of random words, one row per task.
+
+    Args:
+      seed: a number from 0 to 2**40 - 1.
+      split: 'train', 'val' or 'test'.
+      stream: a small number; a source draws each kind of thing (classes, images, ...) from its own.
+    """
+
+    def __init__(self, seed, split, stream):
+        if not 0 <= seed < 2 ** 40:
+            raise ValueError(f'seed={seed}: a number from 0 to 2**40 - 1')
+        self._key = (seed << 16) | (SPLITS.index(split) << 8) | stream
+
+    def bits(self, start, tasks, words):
+        """Rows start ... start + tasks - 1, uint32 [tasks, words]; `words` must not change between calls."""
+        counters = -(-words // _WORDS_PER_COUNTER)
+        first = tf.cast(start, tf.uint64) * tf.constant(counters, tf.uint64)
+        bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[tasks, counters * _WORDS_PER_COUNTER], key=tf.constant([self._key], tf.uint64),
+            counter=tf.stack([first, tf.constant(0, tf.uint64)]), alg=_PHILOX, dtype=tf.uint32)
+        return bits[:, :words]
+
+
+def uniform(bits, low, high):
+    """uint32 -> float32, uniform in [low, high) on a grid of 2**24 steps."""
+    return low + (high - low) * (tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2. ** -24)
+
+
+def choose(bits, count):
+    """Draws without replacement: uint32 [..., n] -> int32 [..., count], distinct numbers below n in random order."""
+    # top_k is compiled for floats, where a sort of integers is slow; 24 bits are exact in float32, and a tie
+    # (one in 2**24 a pair) goes to the lower number.
+    return tf.math.top_k(tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32), count).indices

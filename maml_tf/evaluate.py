@@ -1,0 +1,33 @@
+"""Evaluation: the metric before adaptation and after every inner step, over many tasks."""
+import numpy as np
+import tensorflow as tf
+
+TASKS = 600
+# Not the training seed: every run, whatever its algorithm and seed, is scored on the same tasks.
+TASK_SEED = 1
+
+
+def evaluator(learner, draw, steps, chunk=25):
+    """Compiles evaluate(tasks) -> float array [tasks, steps + 1], the objective's metric on the first `tasks` tasks."""
+    @tf.function(jit_compile=True, autograph=False)
+    def score(start):
+        _, metrics = learner.query_metrics(draw(start, chunk), steps)
+        return tf.transpose(metrics)
+
+    def evaluate(tasks):
+        # The last chunk may draw more tasks than are asked for: XLA compiles per shape, and tasks are endless.
+        chunks = [score(tf.constant(start, tf.int64)).numpy() for start in range(0, tasks, chunk)]
+        return np.concatenate(chunks)[:tasks]
+    return evaluate
+
+
+def summarise(scores):
+    """[tasks, steps + 1] -> means, standard deviations and 95% half-widths (1.96 s / sqrt(tasks)) per step."""
+    means, deviations = scores.mean(0), scores.std(0)
+    return means, deviations, 1.96 * deviations / np.sqrt(len(scores))
+
+
+def define_flags(flags):
+    """Flags of evaluation."""
+    flags.DEFINE_bool('train', True, 'True: train, then evaluate; False: evaluate a trained model')
+    flags.DEFINE_bool('test_set', False, 'evaluate on the test classes; False: on the validation classes')

@@ -1,0 +1,107 @@
+"""One command line, built: data, learner, run directory; trained, evaluated, drawn."""
+import contextlib
+import pathlib
+
+import tensorflow as tf
+
+from maml_tf import algorithms, command_line, evaluate, plots, report
+from maml_tf import run_directory as runs
+from maml_tf import train as training
+from maml_tf.episodes.sources import SOURCES, episode_spec
+
+VALIDATION_TASKS = 100
+
+
+class Experiment:
+    """Everything that `flags` describe.
+
+    Raises UserError (or one of the sources' errors) where they describe nothing that can be run.
+    """
+
+    def __init__(self, flags):
+        self.flags, self.defaults, self.spec = flags, SOURCES[flags.datasource], episode_spec(flags)
+        self.pretrain_iterations, self.metatrain_iterations = flags.pretrain_iterations, flags.metatrain_iterations
+        if flags.baseline == 'oracle':
+            self.pretrain_iterations, self.metatrain_iterations = flags.pretrain_iterations + flags.metatrain_iterations, 0
+        self.source = self.defaults.load(flags)
+        output_dim = self.spec.way if self.defaults.classification else self.source.output_dim
+        network = self.defaults.network(flags, self.source, output_dim)
+        self.learner = algorithms.registry()[flags.algorithm].from_flags(flags, network, self.source.objective)
+        self.metric = self.source.objective.metric_name
+        self.optimizers = {phase: training.adam(flags.meta_lr) for phase in ('pretrain', 'metatrain')}
+        for optimizer in self.optimizers.values():
+            optimizer.build(self.learner.trainable_variables)
+        self.directory = runs.RunDirectory(pathlib.Path(flags.logdir) / runs.experiment_string(flags),
+                                           learner=self.learner, **self.optimizers)
+
+    @property
+    def iterations(self):
+        return self.pretrain_iterations + self.metatrain_iterations
+
+    def train(self):
+        """Trains from the latest checkpoint, or from the start, to the last iteration."""
+        flags, directory = self.flags, self.directory
+        start = 0
+        if flags.resume and directory.checkpoints():
+            start = directory.restore(flags.test_iter)
+            directory.forget_metrics_after(start)
+            if start >= self.iterations:
+                print(f'Finished: {directory.path} has iteration {start} of {self.iterations}.')
+                return
+            print(f'Resuming from iteration {start} of {self.iterations} in {directory.path}')
+        elif old := directory.set_aside():
+            print(f'The earlier run is now {old}')
+        directory.write_flags(command_line.as_flagfile(flags))
+        draw = self.source.tasks('train', self.spec, flags.seed)
+        operations = {phase: lambda phase=phase, op=op: training.iterate(
+            op(self.learner, self.optimizers[phase]), draw, flags.meta_batch_size)
+            for phase, op in {'pretrain': training.pretrain_op, 'metatrain': training.metatrain_op}.items()}
+        schedule = training.Schedule(
+            self.pretrain_iterations, self.metatrain_iterations, print_every=self.defaults.print_every,
+            iterations_per_call=flags.iterations_per_call or self.defaults.iterations_per_call,
+            validate_every=self.defaults.validate_every)
+        writer = tf.summary.create_file_writer(str(directory.path)) if flags.log else None
+        print(f'Training {flags.algorithm} on {flags.datasource}, results in {directory.path}')
+        with contextlib.closing(writer) if writer else contextlib.nullcontext():
+            training.train(operations, schedule, start, directory, self.metric, self._validator(), writer)
+
+    def _validator(self):
+        """() -> mean validation scores [inner steps of training + 1]."""
+        if self.defaults.validate_every is None:
+            return None
+        score = evaluate.evaluator(self.learner, self.source.tasks('val', self.spec, evaluate.TASK_SEED),
+                                   self.flags.num_updates)
+        return lambda: score(VALIDATION_TASKS).mean(0)
+
+    def evaluate(self):
+        """Scores the loaded checkpoint on `evaluate.TASKS` tasks: screen, results.json, csv, pictures."""
+        flags, directory = self.flags, self.directory
+        iteration = directory.restore(flags.test_iter)
+        split = 'test' if flags.test_set else 'val'
+        draw = self.source.tasks(split, self.spec, evaluate.TASK_SEED)
+        steps = self.defaults.eval_steps
+        scores = evaluate.evaluator(self.learner, draw, steps)(evaluate.TASKS)
+        way = f'{self.spec.way}-way ' if self.defaults.classification else ''
+        heading = (f'on {len(scores)} {flags.datasource} {"test" if flags.test_set else "validation"} tasks, '
+                   f'{way}{self.spec.shot}-shot, iteration {iteration} of {max(iteration, self.iterations)}')
+        print(report.table(scores, self.metric, heading))
+        report.write(directory.path, scores, report.results(
+            scores, self.metric, split, flags.seed, iteration, command_line.as_dict(flags)),
+            flags.update_batch_size, flags.update_lr)
+        means, _, ci95 = evaluate.summarise(scores)
+        plots.metric_by_step(directory.path / 'adaptation_by_step.png', means, ci95, self.metric,
+                             f'{flags.algorithm}, {flags.datasource} {way}{self.spec.shot}-shot, {len(scores)} tasks')
+        plots.learning_curve(directory.path / 'learning_curve.png', directory.metrics(), self.metric)
+        if hasattr(self.source, 'curves'):
+            self._draw_fits(split)
+        print(f'Pictures and results.json: {directory.path}')
+
+    def _draw_fits(self, split, tasks=3, points=200):
+        """Draws the first tasks: the true curve, and the prediction before and after some numbers of steps."""
+        steps = self.defaults.eval_steps
+        task = self.source.curves(split, self.spec, evaluate.TASK_SEED, tasks, points)
+        outputs = self.learner.query_outputs(task, steps)
+        shown = sorted({0, 1, steps})
+        plots.fits(self.directory.path / 'fits.png', task, {step: outputs[step] for step in shown},
+                   f'{self.flags.algorithm}: {self.flags.datasource}, {self.spec.shot} support points, '
+                   f'the first {tasks} {split} tasks')

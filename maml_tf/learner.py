@@ -1,0 +1,81 @@
+"""The contract of every algorithm: one function of a whole task, f(support set, query inputs) -> predictions."""
+import keras
+import tensorflow as tf
+
+
+class Learner(keras.Model):
+    """A meta-learner. Subclasses write `adapt` and `predict_query`; the rest has defaults to override.
+
+    All tensors are stacked over tasks, see episodes/task.py. A state is a flat {identifier: [tasks, ...]}.
+    """
+
+    def __init__(self, objective, **kwargs):
+        """objective: what the tasks ask for, see objectives.py; kwargs: keras.Model's (dtype, name)."""
+        super().__init__(**kwargs)
+        self.objective = objective
+        self.built = True  # Every variable is made by the constructors.
+
+    def adapt(self, support_x, support_y):
+        """[tasks, support, ...], [tasks, support, out] -> the state that the support set leaves behind."""
+        raise NotImplementedError
+
+    def predict_query(self, state, query_x):
+        """state, [tasks, query, ...] -> predictions [tasks, query, out]."""
+        raise NotImplementedError
+
+    def call(self, inputs):
+        """{'support_x', 'support_y', 'query_x'} -> query predictions [tasks, query, out]."""
+        return self.predict_query(self.adapt(inputs['support_x'], inputs['support_y']), inputs['query_x'])
+
+    def query_outputs(self, task, steps=None):
+        """Query predictions before adaptation and after every inner step, [steps + 1, tasks, query, out].
+
+        A method without inner steps has one entry, whatever `steps`.
+        """
+        del steps
+        state = self.adapt(task.support_x, task.support_y)
+        return self.predict_query(state, task.query_x)[tf.newaxis]
+
+    def shots(self, support_y):
+        """Support examples per class, [tasks, way*shot, way] -> a number."""
+        return tf.shape(support_y)[1] / tf.shape(support_y)[2]
+
+    def query_metrics(self, task, steps=None):
+        """(losses, metrics) of `query_outputs`, each [steps + 1, tasks]."""
+        outputs, shots = self.query_outputs(task, steps), self.shots(task.support_y)
+        return (self.objective.loss(task.query_y, outputs, shots),
+                self.objective.metric(task.query_y, outputs, shots))
+
+    def meta_loss(self, task):
+        """(the scalar that meta-training minimises, {name: scalar to log})."""
+        outputs = self.predict_query(self.adapt(task.support_x, task.support_y), task.query_x)
+        return self._loss_and_log(task.query_y, outputs, self.shots(task.support_y), 'post')
+
+    def pretrain_loss(self, task):
+        """As `meta_loss`, for the phase before meta-training (`--pretrain_iterations`)."""
+        raise NotImplementedError(f'{type(self).__name__} has no pretraining')
+
+    def meta_gradients(self, task):
+        """(one gradient per trainable variable, log) of `meta_loss`."""
+        return self._gradients(self.meta_loss, task)
+
+    def pretrain_gradients(self, task):
+        """(one gradient per trainable variable, log) of `pretrain_loss`."""
+        return self._gradients(self.pretrain_loss, task)
+
+    def _gradients(self, loss, task):
+        with tf.GradientTape() as tape:
+            value, log = loss(task)
+        return tape.gradient(value, self.trainable_variables,
+                             unconnected_gradients=tf.UnconnectedGradients.ZERO), log
+
+    def _loss_and_log(self, labels, outputs, shots, when):
+        """Mean loss over the meta-batch, and it and the metric under names such as `post_loss`."""
+        loss = tf.reduce_mean(self.objective.loss(labels, outputs, shots))
+        metric = tf.reduce_mean(self.objective.metric(labels, outputs, shots))
+        return loss, {f'{when}_loss': loss, f'{when}_{self.objective.metric_name}': metric}
+
+    @classmethod
+    def tiny(cls):
+        """(a learner whose every check takes seconds, the EpisodeSpec of its tasks)."""
+        raise NotImplementedError

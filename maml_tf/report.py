@@ -1,0 +1,40 @@
+"""What an evaluation leaves behind: a table on the screen, results.json, the reference's csv."""
+import csv
+import io
+import json
+
+from maml_tf.evaluate import TASK_SEED, summarise
+from maml_tf.run_directory import write_atomically
+
+TITLES = {'loss': 'Mean squared error', 'accuracy': 'Accuracy'}
+
+
+def table(scores, metric, heading):
+    """The screen's table: one row per gradient step. scores: [tasks, steps + 1]."""
+    form = '{:>14}{:>10}{:>10}{:>16}'
+    show = '{:.2%}'.format if metric == 'accuracy' else '{:.4f}'.format
+    lines = [f'{TITLES[metric]} {heading}', form.format('gradient steps', 'mean', 'std', '95% interval')]
+    for step, (mean, deviation, half) in enumerate(zip(*summarise(scores))):
+        lines.append(form.format(step, show(mean), show(deviation), '± ' + show(half)))
+    return '\n'.join(lines)
+
+
+def results(scores, metric, split, seed, iteration, flags):
+    """The content of results.json; accuracy is a fraction, entry 0 is before adaptation."""
+    means, deviations, ci95 = summarise(scores)
+    return {'metric': metric, 'inner_steps': list(range(len(means))), 'mean': means.tolist(),
+            'std': deviations.tolist(), 'ci95': ci95.tolist(), 'tasks': len(scores), 'split': split, 'seed': seed,
+            'task_seed': TASK_SEED, 'iteration': iteration, 'flags': flags}
+
+
+def write(directory, scores, content, update_batch_size, update_lr):
+    """Writes results.json and test_ubs<K>_stepsize<alpha>.csv, the reference's file, into `directory`.
+
+    Column update0 is the *query* set before adaptation, where the reference put the support set.
+    """
+    write_atomically(directory / 'results.json', json.dumps(content, indent=1) + '\n')
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([f'update{step}' for step in content['inner_steps']])
+    writer.writerows(row.tolist() for row in summarise(scores))
+    write_atomically(directory / f'test_ubs{update_batch_size}_stepsize{update_lr}.csv', text.getvalue())

@@ -1,0 +1,193 @@
+"""Training: many iterations of pretrain_op or metatrain_op in one compiled call."""
+import dataclasses
+import math
+import sys
+import time
+
+import keras
+import tensorflow as tf
+from tqdm import tqdm
+
+from maml_tf.errors import UserError
+
+SAVE_EVERY = 1000
+
+
+def pretrain_op(learner, optimizer):
+    """Returns update(task) -> log, which steps on the support loss before any inner update."""
+    return _update(learner.pretrain_gradients, learner, optimizer)
+
+
+def metatrain_op(learner, optimizer):
+    """Returns update(task) -> log, which steps on the query loss after the inner updates."""
+    return _update(learner.meta_gradients, learner, optimizer)
+
+
+def adam(meta_lr, clip=None):
+    """The outer optimizer; `clip` bounds every entry of the meta-gradient by +-clip.
+
+    TF1's Adam has epsilon 1e-8 where Keras' default is 1e-7.
+    """
+    return keras.optimizers.Adam(meta_lr, epsilon=1e-8, clipvalue=clip)
+
+
+def _update(gradients_of, learner, optimizer):
+    variables = learner.trainable_variables
+    optimizer.build(variables)
+
+    def update(task):
+        gradients, log = gradients_of(task)
+        optimizer.apply(gradients, variables)
+        return log
+    return update
+
+
+def iterate(update, draw, meta_batch_size):
+    """Compiles run(first, count) -> {name: mean over the iterations}: `count` updates, each on fresh tasks.
+
+    Iteration i draws tasks i * meta_batch_size onwards, so that what is learnt depends neither on the length
+    of a call nor on where a run was interrupted.
+    """
+    def one(iteration):
+        return update(draw(iteration * meta_batch_size, meta_batch_size))
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run(first, count):
+        def body(i, totals):
+            log = one(first + i)
+            return i + 1, {name: totals[name] + log[name] for name in totals}
+
+        empty = {name: tf.zeros([], spec.dtype) for name, spec in log_specs.items()}
+        _, totals = tf.while_loop(lambda i, _: i < count, body, (tf.zeros([], tf.int64), empty))
+        return {name: total / tf.cast(count, total.dtype) for name, total in totals.items()}
+
+    iteration = tf.TensorSpec([], tf.int64)
+    log_specs = tf.function(one, autograph=False).get_concrete_function(iteration).structured_outputs
+    return lambda first, count: run(tf.constant(first, tf.int64), tf.constant(count, tf.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How many iterations, and how often something is said; `validate_every` None: never."""
+    pretrain_iterations: int
+    metatrain_iterations: int
+    iterations_per_call: int
+    print_every: int
+    validate_every: int | None = None
+    save_every: int = SAVE_EVERY
+
+    @property
+    def iterations(self):
+        return self.pretrain_iterations + self.metatrain_iterations
+
+    def calls(self, start):
+        """Yields (first, count) from `start` to the end; no call crosses a point where something happens."""
+        marks = [self.iterations_per_call, self.print_every, self.save_every]
+        while start < self.iterations:
+            ends = [(start // every + 1) * every for every in marks] + [self.iterations]
+            ends += [self.pretrain_iterations] * (start < self.pretrain_iterations)
+            end = min(ends)
+            yield start, end - start
+            start = end
+
+
+def train(operations, schedule, start, run_directory, metric_name, validate=None, summary_writer=None):
+    """Runs the iterations from `start` on, with a progress bar, the reference's lines, summaries and checkpoints.
+
+    A checkpoint is written every `save_every` iterations, at the end, and when the user interrupts.
+
+    Args:
+      operations: {'pretrain', 'metatrain': makes `iterate`'s run}, called when its phase begins.
+      metric_name: 'loss' or 'accuracy', the metric in the printed lines.
+      validate: () -> scores [steps + 1], the validation metric after every step.
+      summary_writer: a tf.summary writer; None: no summaries and no metrics.csv.
+    Raises:
+      UserError: the loss is no longer a number. The last checkpoint stays.
+    """
+    run, phase = None, None
+    mean = _Mean()
+    began, seconds_before = time.monotonic(), run_directory.seconds()
+
+    def save(iteration):
+        run_directory.save(iteration)
+        run_directory.write_seconds(seconds_before + time.monotonic() - began)
+
+    # A log file wants a line now and then, a terminal a lively bar.
+    bar = tqdm(total=schedule.iterations, initial=start, unit='it', mininterval=.1 if sys.stderr.isatty() else 30,
+               dynamic_ncols=True)
+    end = start
+    try:
+        for first, count in schedule.calls(start):
+            if (new_phase := 'pretrain' if first < schedule.pretrain_iterations else 'metatrain') != phase:
+                phase, mean = new_phase, _Mean()
+                run = operations[phase]()
+            log = {name: float(value) for name, value in run(first, count).items()}
+            if not all(map(math.isfinite, log.values())):
+                raise UserError(f'the loss became {log} between iterations {first} and {first + count}: stopped, the '
+                                'last checkpoint stays. A smaller --update_lr or --meta_lr may help')
+            mean.add(log, count)
+            end = first + count
+            bar.update(count)
+            if end % schedule.print_every == 0:
+                row = mean.take()
+                bar.write(_line(phase, end - schedule.pretrain_iterations * (phase == 'metatrain'), row, metric_name),
+                          file=sys.stdout)
+                scores = []
+                if validate and schedule.validate_every and end % schedule.validate_every == 0:
+                    scores = validate()
+                    bar.write(f'Validation results: {scores[0]:.4f}, {scores[-1]:.4f}', file=sys.stdout)
+                if summary_writer:
+                    _summarise(summary_writer, run_directory, end, row, scores, metric_name)
+            if end % schedule.save_every == 0:
+                save(end)
+        if end % schedule.save_every:
+            save(end)
+    except KeyboardInterrupt:
+        save(end)
+        raise
+    finally:
+        bar.close()
+
+
+class _Mean:
+    """Mean of logs, weighted by their iterations, since the last `take`."""
+
+    def __init__(self):
+        self._totals, self._count = {}, 0
+
+    def add(self, log, count):
+        self._totals = {name: self._totals.get(name, 0.) + value * count for name, value in log.items()}
+        self._count += count
+
+    def take(self):
+        means = {name: total / self._count for name, total in self._totals.items()}
+        self.__init__()
+        return means
+
+
+def _line(phase, iteration, row, metric_name):
+    """The reference's line: the metric before and after the inner updates."""
+    title = {'pretrain': 'Pretrain Iteration', 'metatrain': 'Iteration'}[phase]
+    values = [row[name] for name in (f'pre_{metric_name}', f'post_{metric_name}') if name in row]
+    return f'{title} {iteration}: ' + ', '.join(f'{value:.4f}' for value in values)
+
+
+def _summarise(writer, run_directory, iteration, row, scores, metric_name):
+    """TensorBoard scalars and a row of metrics.csv. Columns stay the same whether this row was validated or not."""
+    with writer.as_default(step=iteration):
+        for name, value in row.items():
+            tf.summary.scalar(f'metatrain/{name}', value)
+        for step, score in enumerate(scores):
+            tf.summary.scalar(f'metaval/{metric_name} after step {step}', score)
+    run_directory.append_metrics({'iteration': iteration, **row, f'val_{metric_name}_before': scores[0] if len(scores)
+                                  else '', f'val_{metric_name}': scores[-1] if len(scores) else ''})
+
+
+def define_flags(flags):
+    """Flags of training."""
+    flags.DEFINE_integer('pretrain_iterations', 0, 'number of pre-training iterations', lower_bound=0)
+    flags.DEFINE_integer('metatrain_iterations', 15000, 'number of meta-training iterations', lower_bound=0)
+    flags.DEFINE_integer('meta_batch_size', 25, 'number of tasks sampled per meta-update', lower_bound=1)
+    flags.DEFINE_float('meta_lr', 0.001, 'learning rate of the outer optimizer, Adam', lower_bound=0)
+    flags.DEFINE_integer('iterations_per_call', None, 'iterations per compiled call, between two moves of the '
+                         'progress bar (default: by data source)', lower_bound=1)

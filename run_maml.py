@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Meta-trains and evaluates a few-shot learner, with the command line of the MAML reference.
+
+    python run_maml.py --datasource=sinusoid --logdir=logs/sine/ --metatrain_iterations=70000 --norm=None \
+        --update_batch_size=10
+    python run_maml.py (the same) --train=False --test_set=True
+"""
+import sys
+
+from maml_tf import quiet
+
+quiet.import_tensorflow()
+
+from absl import app, flags, logging  # noqa: E402  (TensorFlow is to be started quietly before anything imports it)
+
+from maml_tf import command_line  # noqa: E402
+from maml_tf.errors import UserError  # noqa: E402
+from maml_tf.experiment import Experiment  # noqa: E402
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f'unknown argument {argv[1]!r}: every option has the form --name=value')
+    try:
+        experiment = Experiment(flags.FLAGS)
+        if flags.FLAGS.train:
+            experiment.train()
+        experiment.evaluate()
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('interrupted: the same command goes on from the last checkpoint')
+
+
+def run():
+    """The entry point of an installed package."""
+    command_line.define_flags(flags)
+    flags.FLAGS.set_default('verbosity', logging.WARNING)
+    app.run(main)
+
+
+if __name__ == '__main__':
+    run()
