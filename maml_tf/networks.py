@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import layers
+from maml_tf.errors import UserError
 
 NORMS = ('batch_norm', 'layer_norm', 'None')
 
@@ -93,7 +94,7 @@ class ConvNet(Network):
         self.input_shape, self.output_dim, self.filters = tuple(input_shape), output_dim, filters
         self.max_pool, self.head = max_pool, head
         if max_pool and min(input_shape[:2]) < 2 ** self.blocks:
-            raise ValueError(f'max_pool halves {self.blocks} times: images of {input_shape[0]}x{input_shape[1]} '
+            raise UserError(f'--max_pool halves {self.blocks} times: images of {input_shape[0]}x{input_shape[1]} '
                              f'are smaller than {2 ** self.blocks}x{2 ** self.blocks}')
 
     def _features(self):

@@ -28,6 +28,8 @@ def learning_curve(path, rows, metric):
     axes.set_ylabel(LABELS[metric])
     if metric == 'loss':
         axes.set_yscale('log')
+        for axis in ('major', 'minor'):
+            getattr(axes.yaxis, f'set_{axis}_formatter')('{x:g}')
     axes.grid(alpha=.3)
     axes.legend()
     axes.set_title('Learning curve')

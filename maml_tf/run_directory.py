@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import pathlib
+import platform
 
 import tensorflow as tf
 
@@ -134,8 +135,11 @@ class RunDirectory:
         return json.loads(path.read_text())['training_seconds'] if path.exists() else 0.
 
     def write_seconds(self, seconds):
-        """Notes the seconds of training so far."""
-        write_atomically(self.path / 'clock.json', json.dumps({'training_seconds': round(seconds, 1)}))
+        """Notes the seconds of training so far, and on what kind of machine."""
+        accelerators = [d.device_type for d in tf.config.list_logical_devices() if d.device_type != 'CPU']
+        machine = f'{os.cpu_count()} CPU cores ({platform.machine()})' + ''.join(f', {a}' for a in accelerators)
+        write_atomically(self.path / 'clock.json',
+                         json.dumps({'training_seconds': round(seconds, 1), 'machine': machine}) + '\n')
 
 
 def define_flags(flags):

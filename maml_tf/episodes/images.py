@@ -3,6 +3,7 @@ import tensorflow as tf
 
 from maml_tf.episodes.random_bits import Stream, choose
 from maml_tf.episodes.task import Task
+from maml_tf.errors import UserError
 from maml_tf.objectives import Classification
 
 
@@ -23,13 +24,13 @@ class ImageClasses:
         self.splits, self.rotate = splits, rotate
 
     def tasks(self, split, spec, seed):
-        """Returns draw(start, count) -> Task. Raises ValueError where the split cannot give such tasks."""
+        """Returns draw(start, count) -> Task. Raises UserError where the split cannot give such tasks."""
         classes, images_per_class = self.splits[split], self.images_per_class
         if spec.way > len(classes):
-            raise ValueError(f'--num_classes={spec.way}: the {split} split has {len(classes)} classes')
+            raise UserError(f'--num_classes={spec.way}: the {split} split has {len(classes)} classes')
         examples = spec.shot + spec.query
         if examples > images_per_class:
-            raise ValueError(f'{spec.shot} support + {spec.query} query images per class: a class has '
+            raise UserError(f'{spec.shot} support + {spec.query} query images per class: a class has '
                              f'{images_per_class}')
         classes = tf.constant(classes, tf.int32)
         class_bits, turn_bits, image_bits = (Stream(seed, split, i) for i in range(3))

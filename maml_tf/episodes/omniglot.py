@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.splits import class_names
+from maml_tf.errors import UserError
 
 SIDE = 28
 
@@ -20,7 +21,7 @@ def omniglot(data_dir=None):
     Args:
       data_dir: a TensorFlow Datasets directory; None: TFDS's own default, downloaded to where it is missing.
     Raises:
-      FileNotFoundError: `data_dir` holds no prepared omniglot.
+      UserError: `data_dir` holds no prepared omniglot.
     """
     import tensorflow_datasets as tfds  # Here, since the import takes seconds and the sinusoid needs none of it.
     builder = _builder(tfds, data_dir)
@@ -39,7 +40,7 @@ def _builder(tfds, data_dir):
     if not builder.is_prepared():
         # With a wrong directory TFDS would retry a download for minutes and leave debris in it.
         if data_dir is not None:
-            raise FileNotFoundError(
+            raise UserError(
                 f'--data_dir={data_dir}: no prepared Omniglot, looked for {pathlib.Path(builder.data_path)}. '
                 "Get it with  python -c \"import tensorflow_datasets as tfds; tfds.load('omniglot')\"  on a machine "
                 'with network access, and name the directory it reports')

@@ -6,6 +6,8 @@ does not depend on the batch it is drawn in.
 """
 import tensorflow as tf
 
+from maml_tf.errors import UserError
+
 SPLITS = ('train', 'val', 'test')
 _PHILOX = 1
 _WORDS_PER_COUNTER = 4
@@ -22,7 +24,7 @@ class Stream:
 
     def __init__(self, seed, split, stream):
         if not 0 <= seed < 2 ** 40:
-            raise ValueError(f'seed={seed}: a number from 0 to 2**40 - 1')
+            raise UserError(f"--seed={seed}: a number from 0 to 2**40 - 1")
         self._key = (seed << 16) | (SPLITS.index(split) << 8) | stream
 
     def bits(self, start, tasks, words):
