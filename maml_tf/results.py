@@ -63,11 +63,17 @@ def rows(flags_directory):
             for value, half in zip(values, halves))
         published = paper.get('ci95') or [None] * len(paper['mean'])
         yield [f'[{content["title"]}]({path.with_suffix(".flags").as_posix()})',
-               'no step' if paper['steps'] == [0] else ' / '.join(map(str, paper['steps'])) + ' steps',
+               _steps(paper['steps']),
                show(paper['mean'], published) or '–',
                *([show(ours['mean'], ours['ci95']), str(len(ours['seeds'])),
                   f'{ours["iterations"]:,} of {ours["of_iterations"]:,}', f'{ours["hours"]:.2g}']
                  if ours else ['not run', '', '', '']), paper['source']]
+
+
+def _steps(steps):
+    if steps == [0]:
+        return 'no step'
+    return ' / '.join(map(str, steps)) + (' step' if steps == [1] else ' steps')
 
 
 def table(readme):

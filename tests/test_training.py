@@ -1,0 +1,96 @@
+"""Training: what is learnt does not depend on how the iterations are cut into calls."""
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maml_tf import evaluate, train
+from maml_tf.algorithms.maml import MAML
+from maml_tf.episodes.sinusoid import Sinusoid
+from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.errors import UserError
+from maml_tf.networks import FullyConnected
+from maml_tf.objectives import Regression
+from maml_tf.run_directory import RunDirectory
+
+SPEC = EpisodeSpec(1, 5, 5)
+
+
+def learner_and_run(op=train.metatrain_op, inner_lr=.01):
+    learner = MAML(FullyConnected((1,), 1, (8,)), Regression(), inner_lr=inner_lr)
+    optimizer = train.adam(.01)
+    return learner, optimizer, lambda: train.iterate(op(learner, optimizer), Sinusoid().tasks('train', SPEC, 0), 4)
+
+
+def weights_after(*counts):
+    learner, _, make_run = learner_and_run()
+    run, first = make_run(), 0
+    for count in counts:
+        run(first, count)
+        first += count
+    return [v.numpy() for v in learner.variables]
+
+
+def test_calls_of_any_length_learn_the_same():
+    for together, apart in zip(weights_after(12), weights_after(1, 4, 7)):
+        np.testing.assert_array_equal(together, apart)
+
+
+@pytest.mark.parametrize('op', [train.pretrain_op, train.metatrain_op])
+def test_one_iteration_is_one_step_of_tf1_s_adam(op):
+    learner, _, make_run = learner_and_run(op)
+    before = [v.numpy() for v in learner.trainable_variables]
+    task = Sinusoid().tasks('train', SPEC, 0)(tf.constant(5 * 4, tf.int64), 4)
+    method = learner.pretrain_gradients if op is train.pretrain_op else learner.meta_gradients
+    gradients, log = method(task)
+    logged = make_run()(5, 1)
+    assert float(logged['post_loss']) == pytest.approx(float(log['post_loss']), rel=1e-5)
+    for variable, old, g in zip(learner.trainable_variables, before, gradients):
+        m, v = .1 * g.numpy(), .001 * g.numpy() ** 2
+        step = .01 * np.sqrt(1 - .999) / (1 - .9) * m / (np.sqrt(v) + 1e-8)
+        np.testing.assert_allclose(variable.numpy(), old - step, rtol=1e-3, atol=1e-5)
+
+
+def test_clipped_gradients():
+    assert train.adam(.01, clip=10.).clipvalue == 10.
+
+
+def test_schedule_stops_wherever_something_happens():
+    schedule = train.Schedule(pretrain_iterations=130, metatrain_iterations=300, iterations_per_call=40,
+                              print_every=100, save_every=250)
+    calls = list(schedule.calls(0))
+    ends = [first + count for first, count in calls]
+    assert ends == [40, 80, 100, 120, 130, 160, 200, 240, 250, 280, 300, 320, 360, 400, 430]
+    assert [first for first, _ in calls] == [0, *ends[:-1]]
+    assert list(schedule.calls(390))[0] == (390, 10) and not list(schedule.calls(430))
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
+    learner, optimizer, make_run = learner_and_run(inner_lr=1.)
+    directory = RunDirectory(tmp_path, learner=learner, metatrain=optimizer)
+    schedule = train.Schedule(0, 40, iterations_per_call=10, print_every=10, save_every=10)
+
+    def breaking_run():
+        run = make_run()
+
+        def broken(first, count):
+            if first == 20:
+                learner.trainable_variables[0].assign_add(learner.trainable_variables[0] * float('nan'))
+            return run(first, count)
+        return broken
+    with pytest.raises(UserError, match='nan.*iterations 20 and 30.*--update_lr'):
+        train.train({'metatrain': breaking_run}, schedule, 0, directory, 'loss')
+    assert list(directory.checkpoints()) == [10, 20]
+    directory.restore()
+    assert all(np.isfinite(v).all() for v in learner.variables)
+
+
+def test_evaluation_scores_each_task_by_itself():
+    learner, _, _ = learner_and_run()
+    draw = Sinusoid().tasks('test', SPEC, evaluate.TASK_SEED)
+    scores = evaluate.evaluator(learner, draw, steps=3, chunk=8)(20)
+    assert scores.shape == (20, 4)
+    losses, _ = learner.query_metrics(draw(13, 1), 3)
+    np.testing.assert_allclose(scores[13], losses[:, 0], rtol=1e-5)
+    means, deviations, ci95 = evaluate.summarise(scores)
+    np.testing.assert_allclose(ci95, 1.96 * scores.std(0) / 20 ** .5)
+    assert len(means) == len(deviations) == 4
