@@ -21,6 +21,7 @@ from maml_tf.experiment import Experiment  # noqa: E402
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'unknown argument {argv[1]!r}: every option has the form --name=value')
+    logging.set_verbosity(logging.WARNING)
     try:
         experiment = Experiment(flags.FLAGS)
         if flags.FLAGS.train:
@@ -28,6 +29,8 @@ def main(argv):
         experiment.evaluate()
     except UserError as error:
         sys.exit(f'error: {error}')
+    except OSError as error:  # a full disk, a directory that may not be written
+        sys.exit(f'error: {error.filename or "--logdir"}: {error.strerror or error}')
     except KeyboardInterrupt:
         sys.exit('interrupted: the same command goes on from the last checkpoint')
 
@@ -35,7 +38,6 @@ def main(argv):
 def run():
     """The entry point of an installed package."""
     command_line.define_flags(flags)
-    flags.FLAGS.set_default('verbosity', logging.WARNING)
     app.run(main)
 
 

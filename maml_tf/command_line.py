@@ -1,10 +1,11 @@
 """The flags as a whole: asked of each module, shown by --help, written down to be replayed."""
 import sys
 
-from maml_tf import algorithms, evaluate, inner_loop, networks, run_directory, train
+from maml_tf import algorithms, evaluate, export, inner_loop, networks, run_directory, train
 from maml_tf.episodes import sources
+from maml_tf.errors import UserError
 
-OWNERS = (sources, train, inner_loop, networks, run_directory, evaluate)
+OWNERS = (sources, train, inner_loop, networks, run_directory, evaluate, export)
 
 
 def define_flags(flags):
@@ -32,3 +33,12 @@ def as_dict(flags):
 def as_flagfile(flags):
     """This program's flags, not TensorFlow's or absl's, one per line, to be replayed by --flagfile."""
     return ''.join(f'--{name}={value}\n' for name, value in as_dict(flags).items() if value is not None)
+
+
+def check_same_model(flags, recorded):
+    """Raises UserError, naming the flag, where a run's flags.txt ({name: text}) describes another network."""
+    for name in ('algorithm', 'datasource', 'num_classes', 'baseline', 'norm', 'num_filters', 'conv', 'max_pool'):
+        now = flags[name].value if flags[name].value is None else str(flags[name].value)
+        if recorded and recorded.get(name) != now:
+            raise UserError(f'--{name}={now}: the run in --logdir={flags.logdir} has --{name}={recorded.get(name)}. '
+                            'Name another --logdir, or give the flag as it was')

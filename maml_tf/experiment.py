@@ -8,6 +8,8 @@ from maml_tf import algorithms, command_line, evaluate, plots, report
 from maml_tf import run_directory as runs
 from maml_tf import train as training
 from maml_tf.episodes.sources import SOURCES, episode_spec
+from maml_tf.init_from import load_weights
+from maml_tf.variables import named
 
 VALIDATION_TASKS = 100
 
@@ -22,17 +24,20 @@ class Experiment:
         self.flags, self.defaults, self.spec = flags, SOURCES[flags.datasource], episode_spec(flags)
         self.pretrain_iterations, self.metatrain_iterations = flags.pretrain_iterations, flags.metatrain_iterations
         if flags.baseline == 'oracle':
-            self.pretrain_iterations, self.metatrain_iterations = flags.pretrain_iterations + flags.metatrain_iterations, 0
+            self.pretrain_iterations += self.metatrain_iterations
+            self.metatrain_iterations = 0
         self.source = self.defaults.load(flags)
         output_dim = self.spec.way if self.defaults.classification else self.source.output_dim
         network = self.defaults.network(flags, self.source, output_dim)
         self.learner = algorithms.registry()[flags.algorithm].from_flags(flags, network, self.source.objective)
         self.metric = self.source.objective.metric_name
-        self.optimizers = {phase: training.adam(flags.meta_lr) for phase in ('pretrain', 'metatrain')}
+        self.optimizers = {phase: training.adam(flags.meta_lr, self.defaults.clip)
+                           for phase in ('pretrain', 'metatrain')}
         for optimizer in self.optimizers.values():
             optimizer.build(self.learner.trainable_variables)
+        variables = {phase: named(optimizer.variables) for phase, optimizer in self.optimizers.items()}
         self.directory = runs.RunDirectory(pathlib.Path(flags.logdir) / runs.experiment_string(flags),
-                                           learner=self.learner, **self.optimizers)
+                                           {runs.LEARNER: self.learner.named_variables(), **variables})
 
     @property
     def iterations(self):
@@ -43,6 +48,7 @@ class Experiment:
         flags, directory = self.flags, self.directory
         start = 0
         if flags.resume and directory.checkpoints():
+            command_line.check_same_model(flags, directory.flags())
             start = directory.restore(flags.test_iter)
             directory.forget_metrics_after(start)
             if start >= self.iterations:
@@ -51,8 +57,11 @@ class Experiment:
             print(f'Resuming from iteration {start} of {self.iterations} in {directory.path}')
         elif old := directory.set_aside():
             print(f'The earlier run is now {old}')
+        if not start and flags.init_from:
+            load_weights(self.learner, flags.init_from)
+            print(f'Starting from the weights of {flags.init_from}')
         directory.write_flags(command_line.as_flagfile(flags))
-        draw = self.source.tasks('train', self.spec, flags.seed)
+        draw = self.source.tasks('train', episode_spec(flags, training=True), flags.seed)
         operations = {phase: lambda phase=phase, op=op: training.iterate(
             op(self.learner, self.optimizers[phase]), draw, flags.meta_batch_size)
             for phase, op in {'pretrain': training.pretrain_op, 'metatrain': training.metatrain_op}.items()}
@@ -76,14 +85,21 @@ class Experiment:
     def evaluate(self):
         """Scores the loaded checkpoint on `evaluate.TASKS` tasks: screen, results.json, csv, pictures."""
         flags, directory = self.flags, self.directory
-        iteration = directory.restore(flags.test_iter)
+        if flags.init_from and not flags.train:
+            load_weights(self.learner, flags.init_from)
+            directory.path.mkdir(parents=True, exist_ok=True)
+            iteration, origin = None, f'weights of {flags.init_from}'
+        else:
+            command_line.check_same_model(flags, directory.flags())
+            iteration = directory.restore(flags.test_iter)
+            origin = f'iteration {iteration} of {max(iteration, self.iterations)}'
         split = 'test' if flags.test_set else 'val'
         draw = self.source.tasks(split, self.spec, evaluate.TASK_SEED)
         steps = self.defaults.eval_steps
         scores = evaluate.evaluator(self.learner, draw, steps)(evaluate.TASKS)
         way = f'{self.spec.way}-way ' if self.defaults.classification else ''
         heading = (f'on {len(scores)} {flags.datasource} {"test" if flags.test_set else "validation"} tasks, '
-                   f'{way}{self.spec.shot}-shot, iteration {iteration} of {max(iteration, self.iterations)}')
+                   f'{way}{self.spec.shot}-shot, {origin}')
         print(report.table(scores, self.metric, heading))
         report.write(directory.path, scores, report.results(
             scores, self.metric, split, flags.seed, iteration, command_line.as_dict(flags)),

@@ -74,15 +74,16 @@ def batch_norm(x, beta, epsilon=1e-3):
 
     x: [tasks, n, ..., c], normalised over all axes between the first and the last; beta: [(tasks,) c].
     """
-    return _normalise(x, range(1, x.shape.rank - 1), epsilon) + per_example(beta, x)
+    return normalise(x, range(1, x.shape.rank - 1), epsilon) + per_example(beta, x)
 
 
 def layer_norm(x, gamma, beta, epsilon=1e-12):
     """Normalises each example over all its features (images: height, width and channels); scale and offset."""
-    return _normalise(x, range(2, x.shape.rank), epsilon) * per_example(gamma, x) + per_example(beta, x)
+    return normalise(x, range(2, x.shape.rank), epsilon) * per_example(gamma, x) + per_example(beta, x)
 
 
-def _normalise(x, axes, epsilon):
+def normalise(x, axes, epsilon):
+    """x minus its mean over `axes`, over its standard deviation; the variance is written out."""
     centred = x - tf.reduce_mean(x, axes, keepdims=True)
     variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True)
     return centred * tf.math.rsqrt(variance + epsilon)

@@ -2,6 +2,8 @@
 import keras
 import tensorflow as tf
 
+from maml_tf.variables import named
+
 
 class Learner(keras.Model):
     """A meta-learner. Subclasses write `adapt` and `predict_query`; the rest has defaults to override.
@@ -14,6 +16,10 @@ class Learner(keras.Model):
         super().__init__(**kwargs)
         self.objective = objective
         self.built = True  # Every variable is made by the constructors.
+
+    def named_variables(self):
+        """{identifier: tf.Variable} of all that is learnt: what a checkpoint holds."""
+        return named(self.variables)
 
     def adapt(self, support_x, support_y):
         """[tasks, support, ...], [tasks, support, out] -> the state that the support set leaves behind."""

@@ -48,21 +48,23 @@ def iterate(update, draw, meta_batch_size):
     Iteration i draws tasks i * meta_batch_size onwards, so that what is learnt depends neither on the length
     of a call nor on where a run was interrupted.
     """
-    def one(iteration):
+    @tf.function(autograph=False)
+    def update_on_fresh_tasks(iteration):
         return update(draw(iteration * meta_batch_size, meta_batch_size))
+
+    # Traced once, here, since the loop needs to know beforehand what is logged; the loop calls the same trace.
+    log_specs = update_on_fresh_tasks.get_concrete_function(tf.TensorSpec([], tf.int64)).structured_outputs
+    empty = {name: tf.zeros([], spec.dtype) for name, spec in log_specs.items()}
 
     @tf.function(jit_compile=True, autograph=False)
     def run(first, count):
         def body(i, totals):
-            log = one(first + i)
+            log = update_on_fresh_tasks(first + i)
             return i + 1, {name: totals[name] + log[name] for name in totals}
 
-        empty = {name: tf.zeros([], spec.dtype) for name, spec in log_specs.items()}
         _, totals = tf.while_loop(lambda i, _: i < count, body, (tf.zeros([], tf.int64), empty))
         return {name: total / tf.cast(count, total.dtype) for name, total in totals.items()}
 
-    iteration = tf.TensorSpec([], tf.int64)
-    log_specs = tf.function(one, autograph=False).get_concrete_function(iteration).structured_outputs
     return lambda first, count: run(tf.constant(first, tf.int64), tf.constant(count, tf.int64))
 
 
@@ -99,13 +101,14 @@ def train(operations, schedule, start, run_directory, metric_name, validate=None
     Args:
       operations: {'pretrain', 'metatrain': makes `iterate`'s run}, called when its phase begins.
       metric_name: 'loss' or 'accuracy', the metric in the printed lines.
-      validate: () -> scores [steps + 1], the validation metric after every step.
+      validate: () -> scores [steps + 1], the validation metric after every step; the checkpoint with the best last
+        one is kept apart.
       summary_writer: a tf.summary writer; None: no summaries and no metrics.csv.
     Raises:
       UserError: the loss is no longer a number. The last checkpoint stays.
     """
-    run, phase = None, None
-    mean = _Mean()
+    run, phase, mean = None, None, _Mean()
+    best, sign = run_directory.best_score(start), 1 if metric_name == 'accuracy' else -1
     began, seconds_before = time.monotonic(), run_directory.seconds()
 
     def save(iteration):
@@ -136,6 +139,9 @@ def train(operations, schedule, start, run_directory, metric_name, validate=None
                 if validate and schedule.validate_every and end % schedule.validate_every == 0:
                     scores = validate()
                     bar.write(f'Validation results: {scores[0]:.4f}, {scores[-1]:.4f}', file=sys.stdout)
+                    if best is None or sign * scores[-1] > sign * best:
+                        best = float(scores[-1])
+                        run_directory.save_best(end, best)
                 if summary_writer:
                     _summarise(summary_writer, run_directory, end, row, scores, metric_name)
             if end % schedule.save_every == 0:

@@ -1,10 +1,15 @@
-"""Golden values that the reference computed, read into this package's shapes; see ../shared/golden/README.md."""
+"""What the reference computes, read into this package's shapes.
+
+Either values that the reference itself computed (../shared/golden/README.md) or those of reference_maml.py, an
+independent program that was checked against them.
+"""
 import json
 import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
+from reference_maml import random_case, reference_maml
 
 from maml_tf.algorithms.maml import MAML
 from maml_tf.episodes.task import Task
@@ -12,35 +17,62 @@ from maml_tf.networks import ConvNet, FullyConnected
 from maml_tf.objectives import Classification, Regression
 
 SHARED = pathlib.Path(os.environ.get('MAML_TF_SHARED', pathlib.Path(__file__).parents[2] / 'shared'))
-CASES = sorted((SHARED / 'golden').glob('*.npz'))
+GOLDEN_FILES = sorted((SHARED / 'golden').glob('*.npz'))
 
 
 class Golden:
-    """One case: `task`, `learner` with the case's weights, the reference's `values`, its `flags`."""
+    """One case: `task`, `learner` with the case's weights, the reference's `values` and `flags`.
 
-    def __init__(self, path):
-        self.values = dict(np.load(path))
-        self.flags = flags = json.loads(str(self.values['flags']))
-        sinusoid = flags['datasource'] == 'sinusoid'
+    run: how to run the learner's methods, `graph` or `compiled`; compiling takes most of a test's time.
+    """
+
+    def __init__(self, values, flags, run):
+        self.values, self.flags, self.run = values, flags, run
+        regression = flags['datasource'] == 'sinusoid'
         channels = 3 if flags['datasource'] == 'miniimagenet' else 1
-        side = 1 if sinusoid else int((self.values['inputa'].shape[-1] / channels) ** .5)
-        shape = (self.values['inputa'].shape[-1],) if sinusoid else (side, side, channels)
-        out = self.values['labela'].shape[-1]
-        if sinusoid or not flags['conv']:
-            hidden = (40, 40) if sinusoid else (256, 128, 64, 64)
+        side = round((values['inputa'].shape[-1] / channels) ** .5)
+        shape = (values['inputa'].shape[-1],) if regression else (side, side, channels)
+        out = values['labela'].shape[-1]
+        if regression or not flags['conv']:
+            hidden = (40, 40) if regression else (256, 128, 64, 64)
             network = FullyConnected(shape, out, hidden, flags['norm'])
         else:
             network = ConvNet(shape, out, flags['num_filters'], flags['norm'], flags['max_pool'],
                               'flatten' if channels == 3 else 'mean')
-        objective = Regression() if sinusoid else Classification()
+        objective = Regression() if regression else Classification()
         self.learner = MAML(network, objective, flags['update_lr'], flags['num_updates'], flags['stop_grad'])
-        for key, variable in self.learner.meta_weights.items():
-            variable.assign(self.values['weight/' + reference_name(key)])
-        image = lambda x: tf.reshape(x, [*x.shape[:2], *shape])
-        self.task = Task(image(self.values['inputa']), tf.constant(self.values['labela']),
-                         image(self.values['inputb']), tf.constant(self.values['labelb']))
+        for name, variable in self.learner.meta_weights.items():
+            variable.assign(self.weight('weight', name))
+        tensor = lambda key: tf.constant(values[key], tf.float32)
+        image = lambda key: tf.reshape(tensor(key), [*values[key].shape[:2], *shape])
+        self.task = Task(image('inputa'), tensor('labela'), image('inputb'), tensor('labelb'))
+
+    def weight(self, prefix, name):
+        """values['prefix/name'] by our name: norm1_beta is the second of the reference's norms, however numbered."""
+        if name.startswith('norm'):
+            block, variable = name.removeprefix('norm').split('_')
+            scopes = sorted({key.split('/')[1] for key in self.values if key.startswith('weight/norm')})
+            name = f'{scopes[int(block)]}/{variable}'
+        return self.values[f'{prefix}/{name}']
 
 
-def reference_name(name):
-    """norm0_beta -> norm0/beta"""
-    return name.replace('_', '/')
+def graph(function):
+    return tf.function(function, autograph=False)
+
+
+def compiled(function):
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def from_file(path):
+    """What the reference itself computed."""
+    values = dict(np.load(path))
+    return Golden(values, json.loads(str(values.pop('flags'))), compiled)
+
+
+def from_oracle(**flags):
+    """A random case with these of the reference's flags, computed in float64 by the independent program."""
+    flags, weights, *data = random_case(seed=len(flags), **flags)
+    values = {f'weight/{name}': value for name, value in weights.items()}
+    values |= dict(zip(('inputa', 'labela', 'inputb', 'labelb'), data))
+    return Golden(values | reference_maml(flags, weights, *data), flags, graph)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from golden import SHARED
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -107,7 +106,7 @@ def test_help_shows_our_flags_and_importing_defines_none(tmp_path):
     for name in ('algorithm', 'datasource', 'update_lr', 'norm', 'logdir', 'test_set', 'seed', 'meta_batch_size',
                  'train_update_lr', 'iterations_per_call', 'stop_grad', 'data_dir'):
         assert f'--{name}:' in printed or f'--[no]{name}:' in printed, name
-    program = ('import pkgutil, importlib, absl.flags as f, tensorflow; before = set(f.FLAGS); import maml_tf; '
+    program = ('import pkgutil, importlib, absl.flags as f, tensorflow, tensorflow_datasets, maml_tf; before = set(f.FLAGS); '
                '[importlib.import_module(m.name) for m in pkgutil.walk_packages(maml_tf.__path__, "maml_tf.")]; '
                'print(sorted(set(f.FLAGS) - before))')
     result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, text=True, capture_output=True, check=True)
@@ -150,8 +149,8 @@ FLAGFILES = sorted((ROOT / 'flags').glob('*/*.flags'))
 @pytest.mark.parametrize('flagfile', FLAGFILES, ids=lambda path: path.stem)
 def test_every_flagfile_parses_and_has_its_paper_s_figure(flagfile):
     # Flags are defined once a process, and this one's belong to pytest.
-    program = ('import sys; from absl import flags; from maml_tf import command_line; command_line.define_flags(flags); '
-               'flags.FLAGS(["run_maml.py", "--flagfile=" + sys.argv[1]]); '
+    program = ('import sys; from absl import flags; from maml_tf import command_line; '
+               'command_line.define_flags(flags); flags.FLAGS(["run_maml.py", "--flagfile=" + sys.argv[1]]); '
                'from maml_tf.run_directory import experiment_string; print(experiment_string(flags.FLAGS))')
     environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
     result = subprocess.run([sys.executable, '-c', program, str(flagfile)], text=True, capture_output=True,

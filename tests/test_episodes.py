@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.episodes.images import ImageClasses
+from maml_tf.episodes.images import ClassImages, ImageClasses
 from maml_tf.episodes.random_bits import Stream, choose, uniform
 from maml_tf.episodes.sinusoid import Sinusoid
 from maml_tf.episodes.task import EpisodeSpec
@@ -56,7 +56,7 @@ def test_choose_breaks_ties_alike_compiled():
 @pytest.fixture(scope='module', params=['images', 'turned images', 'sinusoid', 'oracle'])
 def source_and_spec(request):
     if 'images' in request.param:
-        return ImageClasses(IMAGES, SPLITS, rotate='turned' in request.param), SPEC
+        return ImageClasses.from_arrays(IMAGES, SPLITS, rotate='turned' in request.param), SPEC
     return Sinusoid(oracle=request.param == 'oracle'), EpisodeSpec(1, 5, 7)
 
 
@@ -73,7 +73,7 @@ def test_a_task_is_a_function_of_its_index(source_and_spec):
 
 def test_the_same_task_in_another_process():
     program = ('import zlib, numpy as np, test_episodes as t; '
-               "task = t.ImageClasses(t.IMAGES, t.SPLITS, True).tasks('train', t.SPEC, 3)(5, 2); "
+               "task = t.ImageClasses.from_arrays(t.IMAGES, t.SPLITS, True).tasks('train', t.SPEC, 3)(5, 2); "
                'print(zlib.crc32(b"".join(np.asarray(x).tobytes() for x in task)))')
     outputs = {subprocess.run([sys.executable, '-c', program], cwd=__file__.rsplit('/', 1)[0], check=True,
                               capture_output=True, text=True).stdout for _ in range(2)}
@@ -84,7 +84,8 @@ def test_the_same_task_in_another_process():
 def test_image_tasks_by_brute_force(rotate):
     """Every image is found in the data; classes of the split, distinct; images distinct; one turn per class."""
     turns_seen = set()
-    for support_x, support_y, query_x, query_y in zip(*ImageClasses(IMAGES, SPLITS, rotate).tasks('train', SPEC, 0)(0, 30)):
+    tasks = ImageClasses.from_arrays(IMAGES, SPLITS, rotate).tasks('train', SPEC, 0)(0, 30)
+    for support_x, support_y, query_x, query_y in zip(*tasks):
         classes = []
         for label in range(SPEC.way):
             support = [x for x, y in zip(support_x, support_y) if np.argmax(y) == label]
@@ -108,16 +109,28 @@ def find(image, rotate):
     raise AssertionError('an image that is not in the data')
 
 
+def test_classes_of_different_sizes():
+    sizes = [3, 6, 4]
+    images = np.repeat(np.arange(13, dtype=np.uint8), 4).reshape(13, 2, 2, 1)  # every pixel is the image's number
+    source = ImageClasses(lambda split: ClassImages(images, sizes), (2, 2, 1))
+    task = source.tasks('train', EpisodeSpec(way=3, shot=2, query=1), 0)(0, 200)
+    numbers = np.concatenate([np.reshape(x, [200, 3, -1, 4])[..., 0] for x in (task.support_x, task.query_x)], 2) * 255
+    seen = {frozenset(np.searchsorted([2.5, 8.5], row)) for row in numbers.reshape(600, 3)}
+    assert seen == {frozenset([c]) for c in range(3)}, 'a task mixes classes'
+    assert set(numbers.round().astype(int).ravel()) == set(range(13)), 'an image is never drawn'
+
+
 def test_growing_shots_keep_classes_and_images():
-    draw = lambda shot: ImageClasses(IMAGES, SPLITS).tasks('test', EpisodeSpec(2, shot, 1), 1)(0, 4).support_x
+    source = ImageClasses.from_arrays(IMAGES, SPLITS)
+    draw = lambda shot: source.tasks('test', EpisodeSpec(2, shot, 1), 1)(0, 4).support_x
     np.testing.assert_array_equal(draw(1)[:, 1], draw(3)[:, 3])
 
 
 def test_what_a_split_cannot_give():
-    source = ImageClasses(IMAGES, SPLITS)
+    source = ImageClasses.from_arrays(IMAGES, SPLITS)
     with pytest.raises(ValueError, match='--num_classes=3.*val.*2 classes'):
         source.tasks('val', EpisodeSpec(3, 1, 1), 0)
-    with pytest.raises(ValueError, match='4 support . 3 query.*6'):
+    with pytest.raises(ValueError, match='4 support . 3 query.* 6 of'):
         source.tasks('val', EpisodeSpec(2, 4, 3), 0)
 
 

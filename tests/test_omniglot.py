@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from golden import SHARED
+
 from maml_tf.episodes.omniglot import omniglot, split_numbers
 from maml_tf.episodes.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
@@ -37,16 +37,20 @@ def test_pixels_are_nearest_neighbour_samples(source):
     train = tfds.load('omniglot', split='train', data_dir=str(DATA))
     names = tfds.builder('omniglot', data_dir=str(DATA)).info.features['label'].names
     pick = ((np.arange(28) + .5) * 105 / 28).astype(int)
-    images = np.asarray(source._images).reshape(1623, 20, 28, 28)
+    lists = class_names('omniglot_cbfinn')
+    position = {name: (split, i) for split, listed in lists.items() for i, name in enumerate(listed)}
+    images = {split: np.asarray(source.split(split).images).reshape(-1, 20, 28, 28) for split in lists}
     for example in train.take(25):
         expected = 255 - example['image'].numpy()[pick][:, pick, 0]
-        assert any(np.array_equal(expected, image) for image in images[example['label']])
-        assert names[example['label']].rsplit('_', 1)[1] == str(int(example['alphabet_char_id']))
-    assert set(np.unique(images)) == {0, 255} and images.mean() < 40  # ink is 255 and there is little of it
+        alphabet, number = names[example['label']].rsplit('_', 1)
+        assert number == str(int(example['alphabet_char_id']))
+        split, i = position[f'{alphabet}/character{int(number) + 1:02d}']
+        assert any(np.array_equal(expected, image) for image in images[split][i])
+    assert set(np.unique(images['val'])) == {0, 255} and images['val'].mean() < 40  # ink is 255, there is little of it
 
 
 def test_tasks(source):
-    assert [len(source.splits[split]) for split in ('train', 'val', 'test')] == [1100, 100, 423]
+    assert [len(source.split(split).sizes) for split in ('train', 'val', 'test')] == [1100, 100, 423]
     task = source.tasks('test', EpisodeSpec(way=20, shot=1, query=1), seed=1)(0, 2)
     assert task.support_x.shape == (2, 20, 28, 28, 1) and task.query_y.shape == (2, 20, 20)
     assert set(np.unique(task.support_x)) == {0., 1.}

@@ -46,7 +46,8 @@ def test_record_and_table(project):
 
 
 def test_runs_of_different_kinds_are_not_pooled(project):
-    runs = [run_directory(project / f'run{seed}', seed, [3., 1.], [.1, .1], shot=shot) for seed, shot in [(0, 5), (1, 10)]]
+    runs = [run_directory(project / f'run{seed}', seed, [3., 1.], [.1, .1], shot=shot)
+            for seed, shot in [(0, 5), (1, 10)]]
     with pytest.raises(ValueError, match='differ in more than the seed'):
         results.record(project / 'flags/maml/a.flags', runs)
 

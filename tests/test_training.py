@@ -66,7 +66,7 @@ def test_schedule_stops_wherever_something_happens():
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
     learner, optimizer, make_run = learner_and_run(inner_lr=1.)
-    directory = RunDirectory(tmp_path, learner=learner, metatrain=optimizer)
+    directory = RunDirectory(tmp_path, {'learner': learner.named_variables()})
     schedule = train.Schedule(0, 40, iterations_per_call=10, print_every=10, save_every=10)
 
     def breaking_run():

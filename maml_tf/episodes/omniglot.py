@@ -26,7 +26,7 @@ def omniglot(data_dir=None):
     import tensorflow_datasets as tfds  # Here, since the import takes seconds and the sinusoid needs none of it.
     builder = _builder(tfds, data_dir)
     names = [f'{alphabet}/character{number + 1:02d}' for alphabet, number in _characters(builder)]
-    return ImageClasses(_images(tfds, builder), split_numbers(names), rotate=True)
+    return ImageClasses.from_arrays(_images(tfds, builder), split_numbers(names), rotate=True)
 
 
 def split_numbers(names):

@@ -42,8 +42,14 @@ def uniform(bits, low, high):
     return low + (high - low) * (tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2. ** -24)
 
 
-def choose(bits, count):
-    """Draws without replacement: uint32 [..., n] -> int32 [..., count], distinct numbers below n in random order."""
+def choose(bits, count, below=None):
+    """Draws without replacement: uint32 [..., n] -> int32 [..., count], distinct numbers in random order.
+
+    The numbers are below n, or below `below`, int32 [...] from `count` to n.
+    """
     # top_k is compiled for floats, where a sort of integers is slow; 24 bits are exact in float32, and a tie
     # (one in 2**24 a pair) goes to the lower number.
-    return tf.math.top_k(tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32), count).indices
+    priorities = tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32)
+    if below is not None:
+        priorities = tf.where(tf.range(bits.shape[-1]) < below[..., None], priorities, -1.)
+    return tf.math.top_k(priorities, count).indices
