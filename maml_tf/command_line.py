@@ -1,11 +1,11 @@
 """The flags as a whole: asked of each module, shown by --help, written down to be replayed."""
 import sys
 
-from maml_tf import algorithms, evaluate, export, inner_loop, networks, run_directory, train
+from maml_tf import algorithms, distribute, evaluate, export, inner_loop, networks, run_directory, train
 from maml_tf.episodes import sources
 from maml_tf.errors import UserError
 
-OWNERS = (sources, train, inner_loop, networks, run_directory, evaluate, export)
+OWNERS = (sources, train, inner_loop, networks, run_directory, evaluate, export, distribute)
 
 
 def define_flags(flags):

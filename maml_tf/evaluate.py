@@ -30,4 +30,6 @@ def summarise(scores):
 def define_flags(flags):
     """Flags of evaluation."""
     flags.DEFINE_bool('train', True, 'True: train, then evaluate; False: evaluate a trained model')
+    flags.DEFINE_bool('transductive', True, 'evaluate and export with the queries of a task normalised together, as '
+                      'the reference does; False: each query by itself, beside the support set')
     flags.DEFINE_bool('test_set', False, 'evaluate on the test classes; False: on the validation classes')

@@ -1,10 +1,12 @@
 """One command line, built: data, learner, run directory; trained, evaluated, drawn."""
 import contextlib
+import functools
 import pathlib
 
 import tensorflow as tf
 
-from maml_tf import algorithms, command_line, evaluate, plots, report
+from maml_tf import algorithms, command_line, distribute, evaluate, plots, report
+from maml_tf import export as exporting
 from maml_tf import run_directory as runs
 from maml_tf import train as training
 from maml_tf.episodes.sources import SOURCES, episode_spec
@@ -21,20 +23,23 @@ class Experiment:
     """
 
     def __init__(self, flags):
+        if flags.export_dir:
+            exporting.check_new(flags.export_dir)  # Before hours of training rather than after.
         self.flags, self.defaults, self.spec = flags, SOURCES[flags.datasource], episode_spec(flags)
         self.pretrain_iterations, self.metatrain_iterations = flags.pretrain_iterations, flags.metatrain_iterations
         if flags.baseline == 'oracle':
             self.pretrain_iterations += self.metatrain_iterations
             self.metatrain_iterations = 0
         self.source = self.defaults.load(flags)
-        output_dim = self.spec.way if self.defaults.classification else self.source.output_dim
-        network = self.defaults.network(flags, self.source, output_dim)
-        self.learner = algorithms.registry()[flags.algorithm].from_flags(flags, network, self.source.objective)
+        self.output_dim = self.spec.way if self.defaults.classification else self.source.output_dim
+        network = self.defaults.network(flags, self.source, self.output_dim)
         self.metric = self.source.objective.metric_name
-        self.optimizers = {phase: training.adam(flags.meta_lr, self.defaults.clip)
-                           for phase in ('pretrain', 'metatrain')}
-        for optimizer in self.optimizers.values():
-            optimizer.build(self.learner.trainable_variables)
+        self.strategy = distribute.make_strategy(flags.strategy)
+        with self.strategy.scope():
+            self.learner = algorithms.registry()[flags.algorithm].from_flags(flags, network, self.source.objective)
+            self.optimizers = {phase: training.adam(flags.meta_lr) for phase in ('pretrain', 'metatrain')}
+            self.ops = {phase: op(self.learner, self.optimizers[phase], self.defaults.clip) for phase, op in
+                        {'pretrain': training.pretrain_op, 'metatrain': training.metatrain_op}.items()}
         variables = {phase: named(optimizer.variables) for phase, optimizer in self.optimizers.items()}
         self.directory = runs.RunDirectory(pathlib.Path(flags.logdir) / runs.experiment_string(flags),
                                            {runs.LEARNER: self.learner.named_variables(), **variables})
@@ -62,9 +67,7 @@ class Experiment:
             print(f'Starting from the weights of {flags.init_from}')
         directory.write_flags(command_line.as_flagfile(flags))
         draw = self.source.tasks('train', episode_spec(flags, training=True), flags.seed)
-        operations = {phase: lambda phase=phase, op=op: training.iterate(
-            op(self.learner, self.optimizers[phase]), draw, flags.meta_batch_size)
-            for phase, op in {'pretrain': training.pretrain_op, 'metatrain': training.metatrain_op}.items()}
+        operations = {phase: functools.partial(self._iterate, op, draw) for phase, op in self.ops.items()}
         schedule = training.Schedule(
             self.pretrain_iterations, self.metatrain_iterations, print_every=self.defaults.print_every,
             iterations_per_call=flags.iterations_per_call or self.defaults.iterations_per_call,
@@ -73,6 +76,11 @@ class Experiment:
         print(f'Training {flags.algorithm} on {flags.datasource}, results in {directory.path}')
         with contextlib.closing(writer) if writer else contextlib.nullcontext():
             training.train(operations, schedule, start, directory, self.metric, self._validator(), writer)
+
+    def _iterate(self, op, draw):
+        if self.strategy.num_replicas_in_sync == 1:
+            return training.iterate(op, draw, self.flags.meta_batch_size)
+        return distribute.iterate(self.strategy, op, draw, self.flags.meta_batch_size)
 
     def _validator(self):
         """() -> mean validation scores [inner steps of training + 1]."""
@@ -111,6 +119,18 @@ class Experiment:
         if hasattr(self.source, 'curves'):
             self._draw_fits(split)
         print(f'Pictures and results.json: {directory.path}')
+        if flags.export_dir:
+            self._export(iteration)
+
+    def _export(self, iteration):
+        """Writes the evaluated learner as a SavedModel."""
+        flags = self.flags
+        fixed = {'way': self.spec.way} if self.defaults.classification else {}
+        exporting.export(self.learner, flags.export_dir, self.source.input_shape, self.output_dim,
+                         self.defaults.eval_steps, {
+                             **fixed, 'transductive': flags.transductive, 'inputs': self.defaults.inputs,
+                             'iteration': iteration, 'flags': command_line.as_dict(flags)})
+        print(f'SavedModel: {flags.export_dir}')
 
     def _draw_fits(self, split, tasks=3, points=200):
         """Draws the first tasks: the true curve, and the prediction before and after some numbers of steps."""

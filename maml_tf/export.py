@@ -9,7 +9,7 @@ import tensorflow as tf
 from maml_tf.errors import UserError
 
 
-def export(learner, path, input_shape, output_dim, description):
+def export(learner, path, input_shape, output_dim, steps, description):
     """Writes a SavedModel with signatures for any number of tasks, shots and queries.
 
     adapt:            support_x [tasks, n, *input_shape], support_y [tasks, n, output_dim] -> the task state
@@ -20,14 +20,14 @@ def export(learner, path, input_shape, output_dim, description):
     fixes (the way of MAML's last layer) and `description` stand in maml_tf.json beside the model.
 
     Args:
+      steps: inner steps of `adapt`.
       path: a directory that does not exist yet; it appears when it is complete.
       description: {name: JSON value}, what a user should know (mode, flags, iteration ...).
     Raises:
       UserError: `path` exists.
     """
     path = pathlib.Path(path)
-    if path.exists():
-        raise UserError(f'--export_dir={path}: exists already; name a new directory')
+    check_new(path)
     classification = learner.objective.metric_name == 'accuracy'
     examples = lambda name, shape: tf.TensorSpec([None, None, *shape], learner.compute_dtype, name)
     support_x, support_y = examples('support_x', input_shape), examples('support_y', (output_dim,))
@@ -38,7 +38,7 @@ def export(learner, path, input_shape, output_dim, description):
 
     @tf.function(autograph=False)
     def adapt(support_x, support_y):
-        return learner.adapt(support_x, support_y)
+        return learner.adapt(support_x, support_y, steps)
 
     @tf.function(autograph=False)
     def predict_query(query_x, **state):
@@ -46,7 +46,7 @@ def export(learner, path, input_shape, output_dim, description):
 
     @tf.function(autograph=False)
     def serve(support_x, support_y, query_x):
-        state = learner.adapt(support_x, support_y)
+        state = learner.adapt(support_x, support_y, steps)
         return predictions(learner.predict_query(state, query_x))
 
     adapt = adapt.get_concrete_function(support_x, support_y)
@@ -59,9 +59,15 @@ def export(learner, path, input_shape, output_dim, description):
     scratch = path.with_name(f'.{path.name}.writing')
     shutil.rmtree(scratch, ignore_errors=True)
     tf.saved_model.save(module, str(scratch), signatures=signatures)
-    content = {'input_shape': list(input_shape), 'output_dim': output_dim, **description}
+    content = {'input_shape': list(input_shape), 'output_dim': output_dim, 'inner_steps': steps, **description}
     (scratch / 'maml_tf.json').write_text(json.dumps(content, indent=1) + '\n', 'utf-8')
     os.replace(scratch, path)
+
+
+def check_new(path):
+    """Raises UserError where `path` exists: an export overwrites nothing."""
+    if pathlib.Path(path).exists():
+        raise UserError(f'--export_dir={path}: exists already; name a new directory')
 
 
 def define_flags(flags):

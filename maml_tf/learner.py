@@ -21,8 +21,11 @@ class Learner(keras.Model):
         """{identifier: tf.Variable} of all that is learnt: what a checkpoint holds."""
         return named(self.variables)
 
-    def adapt(self, support_x, support_y):
-        """[tasks, support, ...], [tasks, support, out] -> the state that the support set leaves behind."""
+    def adapt(self, support_x, support_y, steps=None):
+        """[tasks, support, ...], [tasks, support, out] -> the state that the support set leaves behind.
+
+        steps: inner steps; None: as many as in training. A method without inner steps disregards it.
+        """
         raise NotImplementedError
 
     def predict_query(self, state, query_x):

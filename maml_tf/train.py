@@ -13,55 +13,72 @@ from maml_tf.errors import UserError
 SAVE_EVERY = 1000
 
 
-def pretrain_op(learner, optimizer):
-    """Returns update(task) -> log, which steps on the support loss before any inner update."""
-    return _update(learner.pretrain_gradients, learner, optimizer)
+class Op:
+    """One kind of training step: gradients of a meta-batch, then the optimizer's step with them.
 
-
-def metatrain_op(learner, optimizer):
-    """Returns update(task) -> log, which steps on the query loss after the inner updates."""
-    return _update(learner.meta_gradients, learner, optimizer)
-
-
-def adam(meta_lr, clip=None):
-    """The outer optimizer; `clip` bounds every entry of the meta-gradient by +-clip.
-
-    TF1's Adam has epsilon 1e-8 where Keras' default is 1e-7.
+    Args:
+      gradients: task -> (one gradient per trainable variable, {name: scalar to log}).
+      clip: bounds every entry of the meta-gradient by +-clip.
     """
-    return keras.optimizers.Adam(meta_lr, epsilon=1e-8, clipvalue=clip)
 
+    def __init__(self, gradients, learner, optimizer, clip=None):
+        self.gradients, self._optimizer, self._clip = gradients, optimizer, clip
+        self._variables = learner.trainable_variables
+        optimizer.build(self._variables)
 
-def _update(gradients_of, learner, optimizer):
-    variables = learner.trainable_variables
-    optimizer.build(variables)
+    def apply(self, gradients, replicas=1):
+        """Steps; `replicas` that hold the same gradients step together, and Keras adds up what they pass."""
+        if self._clip:
+            gradients = [tf.clip_by_value(g, -self._clip, self._clip) for g in gradients]
+        self._optimizer.apply([g / replicas for g in gradients] if replicas > 1 else gradients, self._variables)
 
-    def update(task):
-        gradients, log = gradients_of(task)
-        optimizer.apply(gradients, variables)
+    def __call__(self, task):
+        """Task -> log."""
+        gradients, log = self.gradients(task)
+        self.apply(gradients)
         return log
-    return update
 
 
-def iterate(update, draw, meta_batch_size):
-    """Compiles run(first, count) -> {name: mean over the iterations}: `count` updates, each on fresh tasks.
+def pretrain_op(learner, optimizer, clip=None):
+    """The Op that steps on the support loss before any inner update."""
+    return Op(learner.pretrain_gradients, learner, optimizer, clip)
+
+
+def metatrain_op(learner, optimizer, clip=None):
+    """The Op that steps on the query loss after the inner updates."""
+    return Op(learner.meta_gradients, learner, optimizer, clip)
+
+
+def adam(meta_lr):
+    """The outer optimizer. TF1's Adam has epsilon 1e-8 where Keras' default is 1e-7."""
+    return keras.optimizers.Adam(meta_lr, epsilon=1e-8)
+
+
+def iterate(op, draw, meta_batch_size):
+    """Compiles run(first, count) -> {name: mean over the iterations}: `count` steps of `op`, each on fresh tasks.
 
     Iteration i draws tasks i * meta_batch_size onwards, so that what is learnt depends neither on the length
     of a call nor on where a run was interrupted.
     """
     @tf.function(autograph=False)
-    def update_on_fresh_tasks(iteration):
-        return update(draw(iteration * meta_batch_size, meta_batch_size))
+    def step_on_fresh_tasks(iteration):
+        return op(draw(iteration * meta_batch_size, meta_batch_size))
 
+    return loop(step_on_fresh_tasks, jit_compile=True)
+
+
+def loop(step, jit_compile):
+    """Makes run(first, count) -> {name: mean} of a tf.function iteration -> {name: scalar}, which steps."""
     # Traced once, here, since the loop needs to know beforehand what is logged; the loop calls the same trace.
-    log_specs = update_on_fresh_tasks.get_concrete_function(tf.TensorSpec([], tf.int64)).structured_outputs
-    empty = {name: tf.zeros([], spec.dtype) for name, spec in log_specs.items()}
+    log_specs = step.get_concrete_function(tf.TensorSpec([], tf.int64)).structured_outputs
 
-    @tf.function(jit_compile=True, autograph=False)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def run(first, count):
         def body(i, totals):
-            log = update_on_fresh_tasks(first + i)
+            log = step(first + i)
             return i + 1, {name: totals[name] + log[name] for name in totals}
 
+        empty = {name: tf.zeros([], spec.dtype) for name, spec in log_specs.items()}
         _, totals = tf.while_loop(lambda i, _: i < count, body, (tf.zeros([], tf.int64), empty))
         return {name: total / tf.cast(count, total.dtype) for name, total in totals.items()}
 

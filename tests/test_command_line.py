@@ -106,7 +106,8 @@ def test_help_shows_our_flags_and_importing_defines_none(tmp_path):
     for name in ('algorithm', 'datasource', 'update_lr', 'norm', 'logdir', 'test_set', 'seed', 'meta_batch_size',
                  'train_update_lr', 'iterations_per_call', 'stop_grad', 'data_dir'):
         assert f'--{name}:' in printed or f'--[no]{name}:' in printed, name
-    program = ('import pkgutil, importlib, absl.flags as f, tensorflow, tensorflow_datasets, maml_tf; before = set(f.FLAGS); '
+    program = ('import pkgutil, importlib, absl.flags as f, tensorflow, tensorflow_datasets, maml_tf; '
+               'before = set(f.FLAGS); '
                '[importlib.import_module(m.name) for m in pkgutil.walk_packages(maml_tf.__path__, "maml_tf.")]; '
                'print(sorted(set(f.FLAGS) - before))')
     result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, text=True, capture_output=True, check=True)

@@ -1,4 +1,5 @@
 """Training: what is learnt does not depend on how the iterations are cut into calls."""
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -51,7 +52,12 @@ def test_one_iteration_is_one_step_of_tf1_s_adam(op):
 
 
 def test_clipped_gradients():
-    assert train.adam(.01, clip=10.).clipvalue == 10.
+    learner, optimizer, _ = learner_and_run()
+    before = [v.numpy() for v in learner.trainable_variables]
+    op = train.metatrain_op(learner, keras.optimizers.SGD(1.), clip=.5)
+    op.apply([tf.fill(v.shape, 2.) for v in learner.trainable_variables])
+    for variable, old in zip(learner.trainable_variables, before):
+        np.testing.assert_allclose(variable, old - .5, rtol=1e-6)
 
 
 def test_schedule_stops_wherever_something_happens():

@@ -21,11 +21,16 @@ class MAML(Learner):
       inner_steps: steps of adaptation in training, and of `adapt` unless told.
       stop_grad: holds the inner gradients constant (section 5.2, "first-order approximation").
       seed: of the initial weights.
+      transductive: queries are predicted together, so that batch norm sees their statistics (the authors' code,
+        and always so in training); False: each by itself, beside the support set (Reptile's other protocol). The
+        state then carries the support set.
     """
 
-    def __init__(self, network, objective, inner_lr=1e-3, inner_steps=1, stop_grad=False, seed=0, **kwargs):
+    def __init__(self, network, objective, inner_lr=1e-3, inner_steps=1, stop_grad=False, seed=0, transductive=True,
+                 **kwargs):
         super().__init__(objective, **kwargs)
         self.network, self.inner_steps, self.stop_grad = network, inner_steps, stop_grad
+        self.transductive = transductive
         self.update_rule = gradient_descent(inner_lr)
         self.meta_weights = {
             name: self.add_weight(name=name, shape=value.shape,
@@ -36,7 +41,7 @@ class MAML(Learner):
     def from_flags(cls, flags, network, objective):
         """The learner that the command line describes."""
         return cls(network, objective, inner_lr=flags.update_lr, inner_steps=flags.num_updates,
-                   stop_grad=flags.stop_grad, seed=flags.seed)
+                   stop_grad=flags.stop_grad, seed=flags.seed, transductive=flags.transductive)
 
     @classmethod
     def tiny(cls):
@@ -66,16 +71,30 @@ class MAML(Learner):
         """Returns fast_weights, {name: [tasks, ...]}, after `steps` (default: inner_steps) steps."""
         steps = self.inner_steps if steps is None else steps
         problem = self._inner_problem(support_x, support_y)
-        return inner_loop(*problem, steps, self.stop_grad).fast_weights[-1]
+        return self._state(inner_loop(*problem, steps, self.stop_grad).fast_weights[-1], support_x)
+
+    def _state(self, fast_weights, support_x):
+        return fast_weights if self.transductive else fast_weights | {'support_x': support_x}
 
     def predict_query(self, state, query_x):
         _, shared = self._weights()
-        return self.network.forward(query_x, shared | state)
+        if self.transductive:
+            return self.network.forward(query_x, shared | state)
+        support_x = state['support_x']
+        weights = shared | {name: w for name, w in state.items() if name != 'support_x'}
+
+        def one_query(x):  # [tasks, ...] -> [tasks, out]
+            return self.network.forward(tf.concat([support_x, x[:, None]], 1), weights)[:, -1]
+
+        queries_first = [1, 0, *range(2, query_x.shape.rank)]
+        outputs = tf.map_fn(one_query, tf.transpose(query_x, queries_first), fn_output_signature=query_x.dtype)
+        return tf.transpose(outputs, [1, 0, 2])
 
     def query_outputs(self, task, steps=None):
         steps = self.inner_steps if steps is None else steps
-        return read_out_every_step(*self._inner_problem(task.support_x, task.support_y), steps,
-                                   lambda fast_weights: self.predict_query(fast_weights, task.query_x))
+        return read_out_every_step(
+            *self._inner_problem(task.support_x, task.support_y), steps,
+            lambda fast_weights: self.predict_query(self._state(fast_weights, task.support_x), task.query_x))
 
     def meta_loss(self, task):
         return self._post_update_loss(task, self.stop_grad)
@@ -93,6 +112,7 @@ class MAML(Learner):
         problem, shots = self._inner_problem(task.support_x, task.support_y), self.shots(task.support_y)
         adaptation = inner_loop(*problem, self.inner_steps, stop_grad)
         _, pre = self._loss_and_log(task.support_y, adaptation.support_outputs[0], shots, 'pre')
-        outputs = self.predict_query(adaptation.fast_weights[-1], task.query_x)
+        _, shared = self._weights()
+        outputs = self.network.forward(task.query_x, shared | adaptation.fast_weights[-1])
         loss, post = self._loss_and_log(task.query_y, outputs, shots, 'post')
         return loss, pre | post

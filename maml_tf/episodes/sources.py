@@ -20,6 +20,7 @@ class Source:
     eval_steps: int = 10
     train_query: int | None = None  # query examples per class in training; None: as many as support examples
     clip: float | None = None  # bound of every entry of the meta-gradient
+    inputs: str = 'images, pixels from 0 to 1'  # what an exported model is to be fed
 
 
 def _image_network(head):
@@ -39,13 +40,14 @@ SOURCES = {
     'sinusoid': Source(
         load=lambda flags: Sinusoid(oracle=flags.baseline == 'oracle'),
         network=lambda flags, source, output_dim: FullyConnected(source.input_shape, output_dim, (40, 40), flags.norm),
-        classification=False, print_every=1000, iterations_per_call=200),
+        classification=False, print_every=1000, iterations_per_call=200, inputs='x'),
     'miniimagenet': Source(
         load=_miniimagenet, network=_image_network('flatten'), classification=True, print_every=100,
         iterations_per_call=1, validate_every=500, train_query=15, clip=10.),
     'omniglot': Source(
         load=lambda flags: omniglot(flags.data_dir), network=_image_network('mean'),
-        classification=True, print_every=100, iterations_per_call=5, validate_every=500),
+        classification=True, print_every=100, iterations_per_call=5, validate_every=500,
+        inputs='28x28 images, ink 1 on background 0'),
 }
 
 

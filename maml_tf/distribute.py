@@ -1,0 +1,61 @@
+"""Training on several devices: the tasks of a meta-batch are split over the replicas of a tf.distribute strategy."""
+import tensorflow as tf
+
+from maml_tf.errors import UserError
+from maml_tf.train import loop
+
+NAMES = ('auto', 'one_device', 'mirrored')
+
+
+def make_strategy(name):
+    """A tf.distribute strategy: 'mirrored' over all GPUs (without any: all logical CPUs), 'one_device', or 'auto'.
+
+    'auto' mirrors where there is more than one GPU. Learners and optimizers belong into its scope().
+    """
+    gpus = [device.name for device in tf.config.list_logical_devices('GPU')]
+    if name == 'mirrored' or name == 'auto' and len(gpus) > 1:
+        return tf.distribute.MirroredStrategy(gpus or [device.name for device in tf.config.list_logical_devices('CPU')])
+    return tf.distribute.get_strategy()
+
+
+def iterate(strategy, op, draw, meta_batch_size):
+    """As train.iterate, each replica on its share of every meta-batch, with the same result.
+
+    Raises UserError where there are more replicas than tasks.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if meta_batch_size < replicas:
+        raise UserError(f'--meta_batch_size={meta_batch_size}: at least one task for each of the {replicas} replicas')
+    # XLA wants fixed shapes, but not the same on every replica: the first ones take a task more.
+    shares = [meta_batch_size // replicas + (r < meta_batch_size % replicas) for r in range(replicas)]
+    gradients = [_weighted_gradients(op, draw, share, share / meta_batch_size) for share in shares]
+
+    def on_replica(first):
+        context = tf.distribute.get_replica_context()
+        replica = int(tf.get_static_value(context.replica_id_in_sync_group))
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients[replica](first + sum(shares[:replica])))
+        op.apply(total[0], replicas)
+        return total[1]
+
+    @tf.function(autograph=False)
+    def step(iteration):
+        logs = strategy.run(on_replica, (iteration * meta_batch_size,))
+        return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
+
+    return loop(step, jit_compile=False)
+
+
+def _weighted_gradients(op, draw, share, weight):
+    """first task -> this share's part of the meta-batch's mean gradients and log. A function of its own for each
+    replica, since a trace holds on to its replica's variables."""
+    @tf.function(jit_compile=True, autograph=False)
+    def gradients(first):
+        values, log = op.gradients(draw(first, share))
+        return [g * weight for g in values], {name: value * weight for name, value in log.items()}
+    return gradients
+
+
+def define_flags(flags):
+    """Flags of the devices."""
+    flags.DEFINE_enum('strategy', 'auto', NAMES, 'devices: mirrored splits the tasks of a meta-batch over all GPUs '
+                      '(without any, all logical CPUs); auto mirrors where there is more than one GPU')
