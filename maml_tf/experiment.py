@@ -55,7 +55,6 @@ class Experiment:
         if flags.resume and directory.checkpoints():
             command_line.check_same_model(flags, directory.flags())
             start = directory.restore(flags.test_iter)
-            directory.forget_metrics_after(start)
             if start >= self.iterations:
                 print(f'Finished: {directory.path} has iteration {start} of {self.iterations}.')
                 return
@@ -65,6 +64,7 @@ class Experiment:
         if not start and flags.init_from:
             load_weights(self.learner, flags.init_from)
             print(f'Starting from the weights of {flags.init_from}')
+        directory.forget_metrics_after(start)  # Rows of a run that was killed before its next checkpoint.
         directory.write_flags(command_line.as_flagfile(flags))
         draw = self.source.tasks('train', episode_spec(flags, training=True), flags.seed)
         operations = {phase: functools.partial(self._iterate, op, draw) for phase, op in self.ops.items()}

@@ -1,0 +1,79 @@
+"""A run that is killed, at any moment and often, ends bit for bit where an undisturbed one ends."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).parents[1]
+KILLS, ITERATIONS = 20, 30000
+# Importing TensorFlow takes most of a short run, so one process imports it and forks the runs, before TensorFlow
+# has started a thread. Every second run is killed as soon as it writes a checkpoint, the others anywhere.
+KILLER = """
+import os, pathlib, random, signal, sys, time
+root, logdir, iterations, kills = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+sys.path.insert(0, root)
+import run_maml
+
+def start():
+    child = os.fork()
+    if child == 0:
+        sys.argv = ['run_maml.py', '--datasource=sinusoid', '--norm=None', '--update_batch_size=10',
+                    f'--logdir={logdir}', '--test_set=True', f'--metatrain_iterations={iterations}']
+        try:
+            run_maml.run()
+        finally:
+            os._exit(0 if isinstance(sys.exc_info()[1], SystemExit) and not sys.exc_info()[1].code else 1)
+    return child
+
+def parts():
+    found = set()
+    for path in logdir.glob('*/.writing/*'):
+        try:
+            found.add((path, path.stat().st_mtime_ns))
+        except FileNotFoundError:  # complete meanwhile
+            pass
+    return found
+
+random.seed(0)
+killed_writing = 0
+for kill in range(kills):
+    began, child, delay = time.monotonic(), start(), random.uniform(.5, 3.)
+    left = parts()  # of the run that was killed before
+    while time.monotonic() < began + (20 if kill % 2 else delay):
+        if kill % 2 and parts() - left:
+            killed_writing += 1
+            break
+        if os.waitpid(child, os.WNOHANG)[0]:
+            sys.exit(f'run {kill} ended before it was killed')
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    latest = sorted(int(p.stem.split('-')[1]) for p in logdir.glob('*/model-*.index'))[-1:]
+    print('killed', kill, 'after', latest, flush=True)
+status = os.waitpid(start(), 0)[1]
+print('killed while writing:', killed_writing, 'status:', status)
+"""
+
+
+def test_killed_often_equals_never_killed(tmp_path):
+    environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
+    runs = {}
+    for name, kills in {'undisturbed': 0, 'killed': KILLS}.items():
+        result = subprocess.run([sys.executable, '-c', KILLER, str(ROOT), str(tmp_path / name), str(ITERATIONS),
+                                 str(kills)], text=True, capture_output=True, env=environment)
+        assert result.stdout.rstrip().endswith('status: 0'), result.stdout[-500:] + result.stderr[-2000:]
+        runs[name], = (tmp_path / name).iterdir()
+    assert int(result.stdout.split('killed while writing: ')[1].split()[0]) >= KILLS // 4, result.stdout
+    one, other = runs.values()
+    assert (one / 'metrics.csv').read_text() == (other / 'metrics.csv').read_text()
+    readers = [tf.train.load_checkpoint(str(run / f'model-{ITERATIONS}')) for run in (one, other)]
+    for key in readers[0].get_variable_to_shape_map():
+        if 'OBJECT_GRAPH' not in key:
+            np.testing.assert_array_equal(*(reader.get_tensor(key) for reader in readers))
+    results = [json.loads((run / 'results.json').read_text()) for run in (one, other)]
+    for content in results:
+        content['flags'].pop('logdir')
+    assert results[0] == results[1]
