@@ -23,6 +23,7 @@ def main(argv):
         raise app.UsageError(f'unknown argument {argv[1]!r}: every option has the form --name=value')
     logging.set_verbosity(logging.WARNING)
     try:
+        command_line.check_spelling(flags.FLAGS)
         experiment = Experiment(flags.FLAGS)
         if flags.FLAGS.train:
             experiment.train()

@@ -35,6 +35,12 @@ def as_flagfile(flags):
     return ''.join(f'--{name}={value}\n' for name, value in as_dict(flags).items() if value is not None)
 
 
+def check_spelling(flags):
+    """Raises UserError for absl's --log_dir, which would swallow a mistyped --logdir in silence."""
+    if flags['log_dir'].present:
+        raise UserError(f'--log_dir={flags.log_dir}: the run directory is named by --logdir')
+
+
 def check_same_model(flags, recorded):
     """Raises UserError, naming the flag, where a run's flags.txt ({name: text}) describes another network."""
     for name in ('algorithm', 'datasource', 'num_classes', 'baseline', 'norm', 'num_filters', 'conv', 'max_pool'):

@@ -51,22 +51,16 @@ class Experiment:
     def train(self):
         """Trains from the latest checkpoint, or from the start, to the last iteration."""
         flags, directory = self.flags, self.directory
-        start = 0
-        if flags.resume and directory.checkpoints():
-            command_line.check_same_model(flags, directory.flags())
-            start = directory.restore(flags.test_iter)
-            if start >= self.iterations:
-                print(f'Finished: {directory.path} has iteration {start} of {self.iterations}.')
-                return
-            print(f'Resuming from iteration {start} of {self.iterations} in {directory.path}')
-        elif old := directory.set_aside():
-            print(f'The earlier run is now {old}')
-        if not start and flags.init_from:
-            load_weights(self.learner, flags.init_from)
-            print(f'Starting from the weights of {flags.init_from}')
+        # Whatever the data cannot give is said now, not when the first validation or the evaluation comes.
+        draw = self.source.tasks('train', episode_spec(flags, training=True), flags.seed)
+        validator = self._validator()
+        self._evaluation_tasks()
+        start = self._start()
+        if start >= self.iterations:
+            print(f'Finished: {directory.path} has iteration {start} of {self.iterations}.')
+            return
         directory.forget_metrics_after(start)  # Rows of a run that was killed before its next checkpoint.
         directory.write_flags(command_line.as_flagfile(flags))
-        draw = self.source.tasks('train', episode_spec(flags, training=True), flags.seed)
         operations = {phase: functools.partial(self._iterate, op, draw) for phase, op in self.ops.items()}
         schedule = training.Schedule(
             self.pretrain_iterations, self.metatrain_iterations, print_every=self.defaults.print_every,
@@ -75,7 +69,26 @@ class Experiment:
         writer = tf.summary.create_file_writer(str(directory.path)) if flags.log else None
         print(f'Training {flags.algorithm} on {flags.datasource}, results in {directory.path}')
         with contextlib.closing(writer) if writer else contextlib.nullcontext():
-            training.train(operations, schedule, start, directory, self.metric, self._validator(), writer)
+            training.train(operations, schedule, start, directory, self.metric, validator, writer)
+
+    def _start(self):
+        """Loads what there is to start from, and returns its iteration."""
+        flags, directory = self.flags, self.directory
+        if flags.resume and directory.checkpoints():
+            command_line.check_same_model(flags, directory.flags())
+            start = directory.restore(flags.test_iter)
+            if start < self.iterations:
+                print(f'Resuming from iteration {start} of {self.iterations} in {directory.path}')
+            return start
+        if flags.init_from:
+            load_weights(self.learner, flags.init_from)
+            print(f'Starting from the weights of {flags.init_from}')
+        if old := directory.set_aside():
+            print(f'The earlier run is now {old}')
+        return 0
+
+    def _evaluation_tasks(self):
+        return self.source.tasks('test' if self.flags.test_set else 'val', self.spec, evaluate.TASK_SEED)
 
     def _iterate(self, op, draw):
         if self.strategy.num_replicas_in_sync == 1:
@@ -102,9 +115,7 @@ class Experiment:
             iteration = directory.restore(flags.test_iter)
             origin = f'iteration {iteration} of {max(iteration, self.iterations)}'
         split = 'test' if flags.test_set else 'val'
-        draw = self.source.tasks(split, self.spec, evaluate.TASK_SEED)
-        steps = self.defaults.eval_steps
-        scores = evaluate.evaluator(self.learner, draw, steps)(evaluate.TASKS)
+        scores = evaluate.evaluator(self.learner, self._evaluation_tasks(), self.defaults.eval_steps)(evaluate.TASKS)
         way = f'{self.spec.way}-way ' if self.defaults.classification else ''
         heading = (f'on {len(scores)} {flags.datasource} {"test" if flags.test_set else "validation"} tasks, '
                    f'{way}{self.spec.shot}-shot, {origin}')

@@ -7,31 +7,40 @@ import tensorflow as tf
 from maml_tf.errors import UserError
 from maml_tf.layers import normalise
 
+_NORMALIZATIONS = keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization
+
 
 class KerasNetwork:
     """Runs a built Keras model with other weights than its own, as networks.py's networks do.
 
-    Each trainable variable is a weight; where it starts is where the model stands. Keras checks the shapes of
-    replaced variables, so stacked weights do not pass through a model: the tasks run one after another. Layers
-    run in inference mode (no dropout), but batch normalisation uses each batch's own statistics, as in MAML's
-    authors' code; its scale and offset are trained by the outer loop and not adapted.
+    Each trainable variable is a weight, named by its place and path (so name the layers, if checkpoints should
+    outlive this process); where it starts is where the model stands. Keras checks the shapes of replaced
+    variables, so stacked weights do not pass through a model: the tasks run one after another. Layers run in
+    inference mode (no dropout) and in the model's own precision; regularisers do not enter the loss. The model
+    itself is never changed.
+
+    Keras' batch, layer and group normalisation have wrong second derivatives: they are run by
+    `ExactNormalization`, batch normalisation then always by the statistics of the batch at hand, as in MAML's
+    authors' code. A frozen BatchNormalization (`trainable=False`) stays as it is.
+
+    XLA compiles a recurrent layer only with `unroll=True`; that also keeps a GPU from cuDNN's recurrent
+    kernels, which have no second derivatives.
 
     Args:
-      model: a built keras.Model with one input and one output. Batch normalisation layers are replaced, since
-        Keras' own has wrong second derivatives and changes its state; a frozen one (`trainable=False`) stays.
-      adapted: name -> whether the inner loop changes this weight; default: all but batch normalisation's.
+      model: a built keras.Model with one input and one output.
+      adapted: name -> whether the inner loop changes this weight; default: all but the normalisations' scales
+        and offsets, as networks.py.
     Raises:
-      UserError: the model is not built, or its batch normalisation cannot be replaced.
+      UserError: the model is not built, or holds a normalisation that cannot be replaced.
     """
 
     def __init__(self, model, adapted=None):
         if not model.built:
             raise UserError(f'{model.name}: not built yet; call it once, or give it an Input')
-        self.model = _with_task_batch_norm(model)
-        self.input_shape, self.output_dim = self.model.input_shape[1:], self.model.output_shape[-1]
+        self.model = _with_exact_normalization(model)
         self._variables = {f'w{i}_{re.sub("[^0-9a-zA-Z_]", "_", v.path)}': v
                            for i, v in enumerate(self.model.trainable_variables)}
-        norms = {id(v) for layer in self.model._flatten_layers() if isinstance(layer, BatchStatisticsNormalization)
+        norms = {id(v) for layer in self.model._flatten_layers() if isinstance(layer, ExactNormalization)
                  for v in layer.trainable_variables}
         self.adapted = adapted or (lambda name: id(self._variables[name]) not in norms)
 
@@ -43,69 +52,82 @@ class KerasNetwork:
     def forward(self, x, weights):
         """x: [tasks, n, *input_shape] -> [tasks, n, output_dim]; weights: {name: [(tasks,) ...]}."""
         stacked = {name: w for name, w in weights.items() if w.shape.rank > len(self._variables[name].shape)}
-        shared = {name: w for name, w in weights.items() if name not in stacked}
+        dtype = next(iter(weights.values())).dtype
 
         def one_task(inputs):
             x, own = inputs
-            values = shared | own
-            outputs, _ = self.model.stateless_call([values[name] for name in self._variables],
-                                                   self.model.non_trainable_variables, x, training=False)
-            return outputs
+            values = [(variable, (own if name in own else weights)[name]) for name, variable in self._variables.items()]
+            # What Model.stateless_call does, but that hands `training` to models whose call does not take it.
+            with keras.StatelessScope(values):
+                return tf.cast(self.model(x, training=False), dtype)
 
-        return tf.map_fn(one_task, (x, stacked), fn_output_signature=x.dtype)
+        return tf.map_fn(one_task, (x, stacked), fn_output_signature=dtype)
 
 
-class BatchStatisticsNormalization(keras.layers.Layer):
-    """Batch normalisation by the statistics of the batch at hand, always: no moving averages, so no state.
+class ExactNormalization(keras.layers.Wrapper):
+    """Runs a BatchNormalization, LayerNormalization or GroupNormalization so that it can be differentiated twice.
 
-    Stands for keras.layers.BatchNormalization inside an inner loop; second derivatives are right.
+    Keras computes all three by `keras.ops.moments`, whose variance holds the mean constant. Batch normalisation
+    uses the statistics of the batch at hand, in training or not, and keeps no moving averages: inside an inner
+    loop they would take in every task's every step.
+
+    KerasNetwork wraps the layers it finds; a subclassed model does so itself:
+    `self.norm = ExactNormalization(keras.layers.BatchNormalization())`.
     """
 
-    def __init__(self, axis=-1, epsilon=1e-3, center=True, scale=True, **kwargs):
-        super().__init__(**kwargs)
-        self.axis, self.epsilon, self.center, self.scale = axis, epsilon, center, scale
+    def __init__(self, layer, **kwargs):
+        super().__init__(layer, **kwargs)
+        self.supports_masking = True
 
-    def build(self, input_shape):
-        size = (input_shape[self.axis],)
-        self.gamma = self.add_weight(name='gamma', shape=size, initializer='ones') if self.scale else None
-        self.beta = self.add_weight(name='beta', shape=size, initializer='zeros') if self.center else None
+    def call(self, x, training=None, mask=None):
+        del training
+        layer, rank = self.layer, x.shape.rank
+        channels = [axis % rank for axis in (layer.axis if isinstance(layer.axis, list) else [layer.axis])]
+        scale_shape = [size if axis in channels else 1 for axis, size in enumerate(x.shape)]
+        inputs = tf.cast(x, layer.variable_dtype)  # float16 would overflow in the squares.
+        if isinstance(layer, keras.layers.LayerNormalization):
+            y = normalise(inputs, channels, layer.epsilon)
+        elif isinstance(layer, keras.layers.GroupNormalization):
+            y = _normalise_groups(inputs, channels[0], layer.groups, layer.epsilon)
+        elif mask is not None:
+            raise UserError(f'{layer.path}: batch normalisation of masked inputs is not supported')
+        else:
+            y = normalise(inputs, [axis for axis in range(rank) if axis not in channels], layer.epsilon)
+        if layer.gamma is not None:
+            y *= tf.reshape(layer.gamma, scale_shape)
+        if layer.beta is not None:
+            y += tf.reshape(layer.beta, scale_shape)
+        return tf.cast(y, layer.compute_dtype)
 
-    def call(self, x):
-        channel = self.axis % x.shape.rank
-        x = normalise(x, [axis for axis in range(x.shape.rank) if axis != channel], self.epsilon)
-        shape = [-1 if axis == channel else 1 for axis in range(x.shape.rank)]
-        if self.scale:
-            x *= tf.reshape(self.gamma, shape)
-        return x + tf.reshape(self.beta, shape) if self.center else x
 
-    def get_config(self):
-        return super().get_config() | {key: getattr(self, key) for key in ('axis', 'epsilon', 'center', 'scale')}
+def _normalise_groups(x, channel, groups, epsilon):
+    """x: [n, ..., c at axis `channel`, ...], normalised over all axes but the first, per group of channels."""
+    shape = tf.unstack(tf.shape(x))
+    x_groups = tf.reshape(x, [*shape[:channel], groups, x.shape[channel] // groups, *shape[channel + 1:]])
+    y = normalise(x_groups, [axis for axis in range(1, x_groups.shape.rank) if axis != channel], epsilon)
+    return tf.reshape(y, shape)
 
 
-def _with_task_batch_norm(model):
-    """The model with each trainable BatchNormalization replaced; the model itself where it has none."""
-    replace = lambda layer: isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    layers = list(model._flatten_layers(include_self=False))
-    if not any(map(replace, layers)):
+def _with_exact_normalization(model):
+    """The model with its normalisations wrapped, on the same variables; the model itself where it has none."""
+    if not _inexact(model):
         return model
-    if any(type(layer) is not keras.layers.BatchNormalization for layer in layers if replace(layer)):
-        raise UserError(f'{model.name}: a subclass of BatchNormalization cannot be replaced; use maml_tf.keras_network.'
-                        'BatchStatisticsNormalization in its place')
-
-    def clone(layer):
-        if not replace(layer):
-            return type(layer).from_config(layer.get_config())
-        config = {key: layer.get_config()[key] for key in ('name', 'dtype', 'axis', 'epsilon', 'center', 'scale')}
-        return BatchStatisticsNormalization(**config)
-
+    wrap = lambda layer: ExactNormalization(layer) if type(layer) in _NORMALIZATIONS and _inexact(layer) else layer
     try:
-        cloned = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    except ValueError as error:
-        raise UserError(f'{model.name}: batch normalisation in a subclassed model cannot be replaced (Keras\' own has '
-                        'wrong second derivatives); use maml_tf.keras_network.BatchStatisticsNormalization in its '
-                        'place, or build the model from layers') from error
-    for old, new in zip(layers, cloned._flatten_layers(include_self=False)):
-        pairs = zip(old.trainable_variables, new.trainable_variables) if replace(old) else zip(old.weights, new.weights)
-        for source, target in pairs:
-            target.assign(source)
-    return cloned
+        # Layers are shared with the model, not copied: nothing here writes to a variable.
+        model = keras.models.clone_model(model, clone_function=wrap, recursive=True)
+    except ValueError:
+        pass  # A subclassed model has no graph in which to replace a layer.
+    for layer in _inexact(model):
+        raise UserError(f'{model.name}: {type(layer).__name__} {layer.name} has wrong second derivatives and cannot be '
+                        'replaced here; wrap it in maml_tf.keras_network.ExactNormalization where the model makes it')
+    return model
+
+
+def _inexact(layer):
+    """The normalisations in a layer or model, itself included, that cannot be differentiated twice."""
+    layers = layer._flatten_layers()
+    wrapped = {id(layer.layer) for layer in layers if isinstance(layer, ExactNormalization)}
+    frozen = lambda layer: isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
+    return [layer for layer in layers
+            if isinstance(layer, _NORMALIZATIONS) and not frozen(layer) and id(layer) not in wrapped]

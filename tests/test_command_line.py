@@ -2,24 +2,15 @@
 import csv
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
+from command import ROOT, run_maml
 from golden import SHARED
 
-ROOT = pathlib.Path(__file__).parents[1]
 SINUSOID = ['--datasource=sinusoid', '--norm=None', '--update_batch_size=10']
 RUN = 'cls_5.mbs_25.ubs_10.numstep1.updatelr0.001nonorm'
-
-
-def run_maml(*arguments, cwd, expect=0):
-    """Runs the program in `cwd`, where it must find nothing of the checkout."""
-    result = subprocess.run([sys.executable, str(ROOT / 'run_maml.py'), *arguments], cwd=cwd, text=True,
-                            capture_output=True, timeout=600)
-    assert result.returncode == expect, result.stderr
-    return result
 
 
 @pytest.fixture(scope='module')
@@ -112,17 +103,6 @@ def test_help_shows_our_flags_and_importing_defines_none(tmp_path):
                'print(sorted(set(f.FLAGS) - before))')
     result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, text=True, capture_output=True, check=True)
     assert result.stdout.strip() == '[]'
-
-
-@pytest.mark.parametrize('arguments, message', [
-    (['--norm=instance_norm'], 'norm'), (['--datasource=imagenet'], 'datasource'), (['train'], "'train'"),
-    (['--train=False', '--logdir=nowhere'], 'no checkpoint in nowhere'),
-    (['--datasource=omniglot', '--data_dir=nowhere'], '--data_dir=nowhere')])
-def test_bad_input_is_named_in_the_last_line(tmp_path, arguments, message):
-    result = run_maml(*arguments, '--logdir=logs' if '--logdir=nowhere' not in arguments else '--seed=0',
-                      cwd=tmp_path, expect=1)
-    assert message in result.stderr and 'Traceback' not in result.stderr
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not (SHARED / 'tfds').exists(), reason='no prepared Omniglot beside the project')

@@ -1,16 +1,12 @@
-"""The layouts in which people have miniImageNet on disk, read into one stream of images.
-
-(a) class folders   {train,val,test}/<class>/*.jpg
-(b) one folder      images/*.jpg with train.csv, val.csv, test.csv (columns filename, label)
-(c) cache pickles   mini-imagenet-cache-{train,val,test}.pkl
-"""
+"""The layouts in which people have miniImageNet on disk, read alike; LAYOUTS lists them."""
 import csv
-import io
+import functools
 import pathlib
 import pickle
+from typing import Callable, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from maml_tf.errors import UserError
 
@@ -19,21 +15,26 @@ SIDE = 84
 IMAGE_ENDINGS = {'.jpg', '.jpeg', '.png'}
 
 
-def reader(folder):
-    """Returns examples(split), which yields (name, class name, uint8 [84, 84, 3]).
+class RawImage(NamedTuple):
+    """An image that is known, but not read yet. Its name is unique in its split and orders the images of a class."""
+    name: str
+    label: str
+    read: Callable[[], np.ndarray]  # uint8 [84, 84, 3]
 
-    Raises UserError where `folder` has none of the layouts.
+
+def find(folder):
+    """The layout in `folder`, as {split: (path, list_images)} where list_images(path) -> [RawImage].
+
+    Raises UserError where there is none.
     """
-    folder = pathlib.Path(folder)
-    if all((folder / split).is_dir() for split in SPLITS):
-        return lambda split: _class_folders(folder / split)
-    if (folder / 'images').is_dir() and all((folder / f'{split}.csv').is_file() for split in SPLITS):
-        return lambda split: _csv(folder, split)
-    if all(_cache(folder, split).is_file() for split in SPLITS):
-        return lambda split: _pickle(_cache(folder, split))
-    raise UserError(f'--manual_dir={folder}: no miniImageNet, looked for train/ val/ test/ with class folders, for '
-                    f'images/ with train.csv val.csv test.csv, and for {_cache(folder, "train").name} and its like. '
-                    'See data/README.md for how to obtain it')
+    for pattern, list_images in LAYOUTS:
+        paths = {split: pathlib.Path(folder, pattern.format(split)) for split in SPLITS}
+        if all(path.exists() for path in paths.values()):
+            return {split: (path, list_images) for split, path in paths.items()}
+    raise UserError(
+        f'--manual_dir={folder}: no miniImageNet, looked for the folders train, val and test, for train.csv, val.csv '
+        'and test.csv beside images/, and for mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl. '
+        'It cannot be downloaded by itself: data/README.md says how to obtain it')
 
 
 def read_image(path):
@@ -44,74 +45,79 @@ def read_image(path):
     try:
         with Image.open(path) as image:
             image = image.convert('RGB')
-            return np.asarray(image if image.size == (SIDE, SIDE) else image.resize((SIDE, SIDE), Image.LANCZOS))
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise UserError(f'{path}: not a whole image ({error}); replace the file, or remove it') from error
+    except Exception as error:  # Pillow's plug-ins raise many types on damaged files.
+        raise UserError(f'{path}: not a whole image ({_one_line(error)}); replace it or remove it') from error
+    return np.asarray(image if image.size == (SIDE, SIDE) else image.resize((SIDE, SIDE), Image.LANCZOS))
 
 
-def _visible(paths):
-    return sorted(path for path in paths if not path.name.startswith('.'))
+def _one_line(error):
+    return ' '.join(f'{type(error).__name__}: {error}'.split())
 
 
 def _class_folders(folder):
-    for class_folder in _visible(path for path in folder.iterdir() if path.is_dir()):
-        for path in _visible(class_folder.iterdir()):
-            if path.suffix.lower() in IMAGE_ENDINGS:
-                yield f'{class_folder.name}/{path.name}', class_folder.name, read_image(path)
+    return [RawImage(f'{path.parent.name}/{path.name}', path.parent.name, functools.partial(read_image, path))
+            for path in folder.glob('*/*')
+            if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith('.')
+            and not path.parent.name.startswith('.')]
 
 
-def _csv(folder, split):
-    with open(folder / f'{split}.csv', newline='', encoding='utf-8') as file:
-        for row in csv.DictReader(file):
-            if not row.get('filename') or not row.get('label'):
-                raise UserError(f'{folder / f"{split}.csv"}: the columns filename and label are expected, found {row}')
-            path = folder / 'images' / row['filename']
-            if not path.is_file():
-                raise UserError(f'{folder / f"{split}.csv"} lists {row["filename"]}, which images/ does not hold')
-            yield row['filename'], row['label'], read_image(path)
-
-
-def _cache(folder, split):
-    return folder / f'mini-imagenet-cache-{split}.pkl'
-
-
-def _pickle(path):
-    with open(path, 'rb') as file:
-        content = load_arrays(file, path)
+def _csv(table):
+    folder = table.parent / 'images'
     try:
-        images, classes = content['image_data'], content['class_dict']
-        for name, numbers in classes.items():
-            for number in numbers:
-                image = images[number]
-                if image.shape != (SIDE, SIDE, 3) or image.dtype != np.uint8:
-                    raise UserError(f'{path}: image_data is {image.dtype} {image.shape}, not uint8 (84, 84, 3)')
-                yield f'{name}/{int(number)}', str(name), image
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(f'{path}: image_data and class_dict are expected in it ({error!r})') from error
+        with open(table, newline='', encoding='utf-8-sig') as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f'{table}: not a csv file in UTF-8 ({_one_line(error)})') from error
+    if bad := [row for row in rows if not (row.get('filename') and row.get('label'))]:
+        raise UserError(f'{table}: every row needs the columns filename and label, found {dict(bad[0])}')
+    if lost := [row['filename'] for row in rows if not (folder / row['filename']).is_file()]:
+        raise UserError(f'{table}: {folder} does not hold {lost[0]}; {len(lost)} of the {len(rows)} files are missing')
+    return [RawImage(row['filename'], row['label'], functools.partial(read_image, folder / row['filename']))
+            for row in rows]
+
+
+def _cache(path):
+    content = load_arrays(path)
+    try:
+        images, classes = content['image_data'], dict(content['class_dict'])
+        if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE, 3):
+            raise UserError(f'{path}: image_data is {images.dtype} {images.shape}, not uint8 (n, {SIDE}, {SIDE}, 3)')
+        return [RawImage(f'{int(number):06d}', str(label), functools.partial(images.__getitem__, int(number)))
+                for label, numbers in classes.items() for number in np.arange(len(images))[numbers]]
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{path}: expected a dict of image_data, an array, and class_dict, which lists the images of '
+                        f'each class ({_one_line(error)})') from error
+
+
+LAYOUTS = (
+    ('{}', _class_folders),  # train/<class>/*.jpg
+    ('{}.csv', _csv),  # columns filename and label; images/<filename>
+    ('mini-imagenet-cache-{}.pkl', _cache))  # {'image_data': [n, 84, 84, 3], 'class_dict': {class: [numbers]}}
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads what such caches hold: dicts, lists, strings, numbers and NumPy arrays. A pickle can name any function
-    to be called while it loads; every name but these few is refused."""
-    ALLOWED = {(f'numpy.{core}.multiarray', name) for core in ('core', '_core') for name in ('_reconstruct', 'scalar')}
-    ALLOWED |= {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode'), ('collections', 'OrderedDict')}
-    ALLOWED |= {(f'numpy.{core}.numeric', '_frombuffer') for core in ('core', '_core')}
+    """A pickle can name any function for the loader to call; all are refused but the few that build arrays."""
+    ALLOWED = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode'), ('collections', 'OrderedDict')} | {
+        (f'numpy.{core}.{module}', name) for core in ('core', '_core')
+        for module, name in (('multiarray', '_reconstruct'), ('multiarray', 'scalar'), ('numeric', '_frombuffer'))}
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:
-            raise UserError(f'refused: it names {module}.{name}, which is no array, list, dict or text')
+            raise UserError(f'refused, since loading it would use {module}.{name}, and images need no such thing')
         return super().find_class(module.replace('numpy.core', 'numpy._core'), name)
 
 
-def load_arrays(file, name):
-    """Unpickles plain containers and NumPy arrays (also as Python 2 wrote them); executes nothing.
+def load_arrays(path):
+    """Unpickles plain containers and NumPy arrays (also as Python 2 wrote them); executes nothing else.
 
     Raises UserError where the file holds anything else or is cut short.
     """
-    try:
-        return _ArraysOnly(io.BufferedReader(file) if not isinstance(file, io.BufferedReader) else file,
-                           encoding='latin1').load()
-    except UserError as error:
-        raise UserError(f'{name}: {error}') from None
-    except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, IndexError, KeyError, TypeError) as error:
-        raise UserError(f'{name}: not a whole pickle of arrays ({error!r})') from error
+    with open(path, 'rb') as file:
+        try:
+            return _ArraysOnly(file, encoding='latin1').load()
+        except UserError as error:
+            raise UserError(f'{path}: {error}') from None
+        except Exception as error:  # A damaged pickle can raise anything.
+            raise UserError(f'{path}: not a whole pickle of arrays ({_one_line(error)})') from error
