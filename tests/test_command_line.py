@@ -1,5 +1,6 @@
 """run_maml.py as a user types it, each time a process of its own."""
 import csv
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -103,6 +104,18 @@ def test_help_shows_our_flags_and_importing_defines_none(tmp_path):
                'print(sorted(set(f.FLAGS) - before))')
     result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, text=True, capture_output=True, check=True)
     assert result.stdout.strip() == '[]'
+
+
+def test_installed_package_runs_anywhere(tmp_path):
+    try:
+        importlib.metadata.distribution('maml_tf')
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip('maml_tf is not installed')
+    program = ('import maml_tf.episodes.splits as s; print(sorted({len(x) for x in s.class_names("omniglot_cbfinn").'
+               'values()}))')
+    for arguments, expected in [(['-c', program], '[100, 423, 1100]'), (['-m', 'run_maml', '--help'], '--metatrain_')]:
+        result = subprocess.run([sys.executable, *arguments], cwd=tmp_path, text=True, capture_output=True)
+        assert expected in result.stdout, result.stderr
 
 
 @pytest.mark.skipif(not (SHARED / 'tfds').exists(), reason='no prepared Omniglot beside the project')

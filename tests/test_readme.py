@@ -1,0 +1,24 @@
+"""The README's Python runs as it stands there."""
+import re
+
+import pytest
+
+from command import ROOT
+from maml_tf.algorithms.maml import MAML
+from maml_tf.export import export
+
+BLOCKS = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text('utf-8'), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize('block', BLOCKS, ids=range(len(BLOCKS)))
+def test_python_block(block, tmp_path, monkeypatch, capsys):
+    learner, spec = MAML.tiny()
+    export(learner, tmp_path / 'learner', learner.network.input_shape, spec.way, 2, {'way': spec.way})
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    if 'predict_query' in block and 'probabilities' in block:
+        assert 'shape=(1, 7, 3)' in capsys.readouterr().out
+
+
+def test_there_are_blocks():
+    assert len(BLOCKS) == 3
