@@ -1,6 +1,7 @@
 """Evaluation: the metric before adaptation and after every inner step, over many tasks."""
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 TASKS = 600
 # Not the training seed: every run, whatever its algorithm and seed, is scored on the same tasks.
@@ -8,7 +9,10 @@ TASK_SEED = 1
 
 
 def evaluator(learner, draw, steps, chunk=25):
-    """Compiles evaluate(tasks) -> float array [tasks, steps + 1], the objective's metric on the first `tasks` tasks."""
+    """Compiles evaluate(tasks) -> float array [tasks, steps + 1], the objective's metric on the first `tasks` tasks.
+
+    A progress bar appears when it takes more than some seconds.
+    """
     @tf.function(jit_compile=True, autograph=False)
     def score(start):
         _, metrics = learner.query_metrics(draw(start, chunk), steps)
@@ -16,7 +20,8 @@ def evaluator(learner, draw, steps, chunk=25):
 
     def evaluate(tasks):
         # The last chunk may draw more tasks than are asked for: XLA compiles per shape, and tasks are endless.
-        chunks = [score(tf.constant(start, tf.int64)).numpy() for start in range(0, tasks, chunk)]
+        starts = tqdm(range(0, tasks, chunk), 'evaluating', unit='chunk', delay=5, leave=False, dynamic_ncols=True)
+        chunks = [score(tf.constant(start, tf.int64)).numpy() for start in starts]
         return np.concatenate(chunks)[:tasks]
     return evaluate
 

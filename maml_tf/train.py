@@ -9,6 +9,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from maml_tf.errors import UserError
+from maml_tf.interrupts import Interrupts
 
 SAVE_EVERY = 1000
 
@@ -123,20 +124,15 @@ def train(operations, schedule, start, run_directory, metric_name, validate=None
       summary_writer: a tf.summary writer; None: no summaries and no metrics.csv.
     Raises:
       UserError: the loss is no longer a number. The last checkpoint stays.
+      KeyboardInterrupt: the user interrupted; the checkpoint is written.
     """
     run, phase, mean = None, None, _Mean()
     best, sign = run_directory.best_score(start), 1 if metric_name == 'accuracy' else -1
     began, seconds_before = time.monotonic(), run_directory.seconds()
-
-    def save(iteration):
-        run_directory.save(iteration)
-        run_directory.write_seconds(seconds_before + time.monotonic() - began)
-
     # A log file wants a line now and then, a terminal a lively bar.
     bar = tqdm(total=schedule.iterations, initial=start, unit='it', mininterval=.1 if sys.stderr.isatty() else 30,
                dynamic_ncols=True)
-    end = start
-    try:
+    with bar, Interrupts() as interrupts:
         for first, count in schedule.calls(start):
             if (new_phase := 'pretrain' if first < schedule.pretrain_iterations else 'metatrain') != phase:
                 phase, mean = new_phase, _Mean()
@@ -161,15 +157,11 @@ def train(operations, schedule, start, run_directory, metric_name, validate=None
                         run_directory.save_best(end, best)
                 if summary_writer:
                     _summarise(summary_writer, run_directory, end, row, scores, metric_name)
-            if end % schedule.save_every == 0:
-                save(end)
-        if end % schedule.save_every:
-            save(end)
-    except KeyboardInterrupt:
-        save(end)
-        raise
-    finally:
-        bar.close()
+            if end % schedule.save_every == 0 or end == schedule.iterations or interrupts.asked:
+                run_directory.save(end)
+                run_directory.write_seconds(seconds_before + time.monotonic() - began)
+            if interrupts.asked and end < schedule.iterations:
+                raise KeyboardInterrupt
 
 
 class _Mean:

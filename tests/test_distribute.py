@@ -1,17 +1,21 @@
 """One and two replicas learn the same. Two logical CPU devices stand for two GPUs; they must be made before
 TensorFlow starts, so each check is a process of its own."""
-import pathlib
+import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+from command import ROOT, run_maml
 
-PROGRAM = """
+TWO_DEVICES = """
 import sys
-import numpy as np
 import tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU')[0],
                                            [tf.config.LogicalDeviceConfiguration()] * 2)
+"""
+PROGRAM = TWO_DEVICES + """
+import numpy as np
 import keras
 keras.config.set_floatx('float64')  # float32 keeps six digits of a sum, whatever adds it up
 from maml_tf import algorithms, distribute, train
@@ -43,6 +47,24 @@ print('same')
 
 @pytest.mark.parametrize('tasks', [4, 5], ids=['even', 'uneven'])
 def test_two_replicas_give_the_same_meta_gradient(tasks):
-    result = subprocess.run([sys.executable, '-c', PROGRAM, 'maml', str(tasks)], cwd=pathlib.Path(__file__).parent,
-                            env=None, text=True, capture_output=True)
+    result = run(PROGRAM, 'maml', str(tasks), cwd=ROOT / 'tests')
     assert result.stdout.strip() == 'same', result.stderr[-3000:]
+
+
+def run(program, *arguments, cwd):
+    environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])}
+    return subprocess.run([sys.executable, '-c', program, *arguments], cwd=cwd, env=environment, text=True,
+                          capture_output=True)
+
+
+def test_command_line(tmp_path):
+    """--strategy=mirrored trains on both devices, and a run of one device is resumed on two."""
+    command = ['--datasource=sinusoid', '--norm=None', '--meta_batch_size=5', '--logdir=logs']
+    alone = run_maml(*command, '--metatrain_iterations=2000', cwd=tmp_path).stdout
+    shutil.move(tmp_path / 'logs', tmp_path / 'alone')
+    run_maml(*command, '--metatrain_iterations=1000', cwd=tmp_path)
+    two = run(TWO_DEVICES + 'import run_maml; run_maml.run()', *command, '--metatrain_iterations=2000',
+              '--strategy=mirrored', cwd=tmp_path)
+    assert 'Resuming from iteration 1000 of 2000' in two.stdout, two.stderr[-3000:]
+    means = [[float(line.split()[1]) for line in output.splitlines() if '±' in line] for output in (alone, two.stdout)]
+    assert means[1] == pytest.approx(means[0], rel=1e-2) and len(means[0]) == 11

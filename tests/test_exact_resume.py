@@ -1,14 +1,15 @@
 """A run that is killed, at any moment and often, ends bit for bit where an undisturbed one ends."""
 import json
 import os
-import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import tensorflow as tf
+from command import ROOT, run_maml
 
-ROOT = pathlib.Path(__file__).parents[1]
 KILLS, ITERATIONS = 20, 30000
 # Importing TensorFlow takes most of a short run, so one process imports it and forks the runs, before TensorFlow
 # has started a thread. Every second run is killed as soon as it writes a checkpoint, the others anywhere.
@@ -58,6 +59,31 @@ print('killed while writing:', killed_writing, 'status:', status)
 """
 
 
+def weights(run, iteration):
+    """Every value of a checkpoint."""
+    reader = tf.train.load_checkpoint(str(run / f'model-{iteration}'))
+    return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map() if 'OBJECT_GRAPH' not in key}
+
+
+def test_interrupted_by_the_user(tmp_path):
+    command = ['--datasource=sinusoid', '--norm=None', '--metatrain_iterations=6000']
+    interrupted = subprocess.Popen([sys.executable, str(ROOT / 'run_maml.py'), *command, '--logdir=logs'],
+                                   cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob('logs/*/metrics.csv')):
+        time.sleep(.01)
+        assert interrupted.poll() is None
+    interrupted.send_signal(signal.SIGINT)
+    assert 'interrupted' in interrupted.communicate()[1] and interrupted.returncode == 1
+    run, = (tmp_path / 'logs').iterdir()
+    reached = max(int(path.stem.split('-')[1]) for path in run.glob('model-*.index'))
+    assert 1000 <= reached < 6000 and 'could' not in run_maml(*command, '--logdir=logs', cwd=tmp_path).stderr
+    run_maml(*command, '--logdir=other', cwd=tmp_path)
+    other, = (tmp_path / 'other').iterdir()
+    ours, theirs = weights(run, 6000), weights(other, 6000)
+    for key, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[key])
+
+
 def test_killed_often_equals_never_killed(tmp_path):
     environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
     runs = {}
@@ -69,10 +95,9 @@ def test_killed_often_equals_never_killed(tmp_path):
     assert int(result.stdout.split('killed while writing: ')[1].split()[0]) >= KILLS // 4, result.stdout
     one, other = runs.values()
     assert (one / 'metrics.csv').read_text() == (other / 'metrics.csv').read_text()
-    readers = [tf.train.load_checkpoint(str(run / f'model-{ITERATIONS}')) for run in (one, other)]
-    for key in readers[0].get_variable_to_shape_map():
-        if 'OBJECT_GRAPH' not in key:
-            np.testing.assert_array_equal(*(reader.get_tensor(key) for reader in readers))
+    ours, theirs = weights(one, ITERATIONS), weights(other, ITERATIONS)
+    for key, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[key])
     results = [json.loads((run / 'results.json').read_text()) for run in (one, other)]
     for content in results:
         content['flags'].pop('logdir')

@@ -2,8 +2,8 @@
 import re
 
 import pytest
-
 from command import ROOT
+
 from maml_tf.algorithms.maml import MAML
 from maml_tf.export import export
 

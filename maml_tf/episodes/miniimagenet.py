@@ -40,7 +40,7 @@ class MiniImagenet(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split, images[split]) for split in images}
 
     def _generate_examples(self, split, images):
-        interval = .1 if sys.stderr.isatty() else 30  # as in training: a log file needs few lines
+        interval = .1 if sys.stderr.isatty() else 30  # as in training: a log file wants a line now and then
         in_order = sorted(images, key=lambda image: (image.label, image.name))
         for index, image in enumerate(tqdm(in_order, desc=split, unit=' images', mininterval=interval)):
             yield image.name, {'image': image.read(), 'label': image.label, 'index': index}
