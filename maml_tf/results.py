@@ -15,7 +15,7 @@ import numpy as np
 from maml_tf.run_directory import write_atomically
 
 BEGIN, END = '<!-- results: python -m maml_tf.results table README.md -->', '<!-- end of results -->'
-HEADER = ['task', 'after', 'paper', 'ours', 'seeds', 'iterations', 'hours', 'source of the paper\'s figure']
+HEADER = ['task', 'after', 'paper', 'ours', 'seeds', 'iterations', 'hours', 'machine', 'paper\'s source']
 
 
 def pool(runs):
@@ -57,17 +57,22 @@ def rows(flags_directory):
     for path in sorted(pathlib.Path(flags_directory).glob('*/*.json')):
         content = json.loads(path.read_text('utf-8'))
         paper, ours = content['paper'], content.get('ours')
-        digits = '{:.1%}' if paper['metric'] == 'accuracy' else '{:.2f}'
         show = lambda values, halves: ' / '.join(
-            digits.format(value) + (f' ± {digits.format(half)}' if half is not None else '')
-            for value, half in zip(values, halves))
+            _figure(value, half, paper['metric']) for value, half in zip(values, halves))
         published = paper.get('ci95') or [None] * len(paper['mean'])
         yield [f'[{content["title"]}]({path.with_suffix(".flags").as_posix()})',
                _steps(paper['steps']),
                show(paper['mean'], published) or '–',
                *([show(ours['mean'], ours['ci95']), str(len(ours['seeds'])),
-                  f'{ours["iterations"]:,} of {ours["of_iterations"]:,}', f'{ours["hours"]:.2g}']
-                 if ours else ['not run', '', '', '']), paper['source']]
+                  f'{ours["iterations"]:,} of {ours["of_iterations"]:,}', f'{ours["hours"]:.2g}', ours['machine']]
+                 if ours else ['not run', '', '', '', '']), paper['source']]
+
+
+def _figure(value, half, metric):
+    """0.9557, 0.008 -> 95.6 ± 0.8 %; errors keep two digits after the point, small ones four."""
+    scale, digits, unit = (100, 1, ' %') if metric == 'accuracy' else (1, 2 if value >= .1 else 4, '')
+    interval = '' if half is None else f' ± {scale * half:.{digits}f}'
+    return f'{scale * value:.{digits}f}{interval}{unit}'
 
 
 def _steps(steps):

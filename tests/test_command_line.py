@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from command import ROOT, run_maml
 from golden import SHARED
 
@@ -61,6 +63,21 @@ def test_evaluating_with_other_shots_on_the_test_set(trained):
     missing = run_maml(*command, '--test_iter=1234', cwd=cwd, expect=1)
     assert missing.stderr.strip().splitlines()[-1].startswith('error: --test_iter=1234') and '1000, 2000, 2500' in \
         missing.stderr
+
+
+def test_export_and_each_query_by_itself(trained):
+    """Without a norm a query is predicted alike with the others and by itself."""
+    cwd, first = trained
+    printed = run_maml(*SINUSOID, '--logdir=logs', '--train=False', '--metatrain_iterations=2500',
+                       '--export_dir=learner', '--transductive=False', cwd=cwd)
+    means = [[float(line.split()[1]) for line in run.stdout.splitlines() if '±' in line] for run in (first, printed)]
+    assert means[1] == pytest.approx(means[0], rel=1e-3)
+    described = json.loads((cwd / 'learner' / 'maml_tf.json').read_text())
+    assert described['transductive'] is False and described['inner_steps'] == 10 and described['iteration'] == 2500
+    serve = tf.saved_model.load(str(cwd / 'learner')).signatures['serving_default']
+    x = np.linspace(-5, 5, 9, dtype='float32').reshape(1, 9, 1)
+    outputs = serve(support_x=x[:, ::2], support_y=np.sin(x[:, ::2]), query_x=x)['outputs']
+    assert outputs.shape == (1, 9, 1) and np.isfinite(outputs).all()
 
 
 def test_a_longer_run_resumes_and_equals_one_in_one_go(trained, tmp_path):

@@ -11,9 +11,9 @@ import sys
 
 import numpy as np
 import pytest
+from command import ROOT, run_maml
 from golden import SHARED
 from PIL import Image
-from test_command_line import ROOT, run_maml
 
 from maml_tf.episodes.miniimagenet import MiniImagenet, miniimagenet
 from maml_tf.episodes.raw_miniimagenet import load_arrays

@@ -41,7 +41,7 @@ def test_record_and_table(project):
     results.table(project / 'README.md')
     text = (project / 'README.md').read_text()
     assert text.startswith('before\n') and text.endswith('\nafter\n') and 'old' not in text
-    assert '[Task a](flags/maml/a.flags) | 1 step | 0.67 | 0.60 ± 0.04 | 2 | 20 of 40 | 1 | A paper' in text
+    assert '[Task a](flags/maml/a.flags) | 1 step | 0.67 | 0.60 ± 0.04 | 2 | 20 of 40 | 1 | two cores | A paper' in text
     assert '[Task b](flags/maml/b.flags) | 1 step | 0.67 | not run' in text
 
 

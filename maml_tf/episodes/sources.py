@@ -65,7 +65,8 @@ def define_flags(flags):
     """Flags of the data."""
     flags.DEFINE_enum('datasource', 'sinusoid', list(SOURCES), 'where the tasks come from')
     flags.DEFINE_string('data_dir', None, 'TensorFlow Datasets directory with the prepared data (default: '
-                        "TFDS's own; Omniglot is downloaded to it where it is missing, miniImageNet needs --manual_dir)")
+                        "TFDS's own); Omniglot is downloaded to it where it is missing, miniImageNet needs "
+                        '--manual_dir')
     flags.DEFINE_string('manual_dir', None, 'folder with the raw files of a set that cannot be downloaded, prepared '
                         'once into --data_dir (default: downloads/manual in it)')
     flags.DEFINE_integer('num_classes', 5, 'number of classes in classification (5 for 5-way)', lower_bound=2)
