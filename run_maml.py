@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Meta-trains and evaluates a few-shot learner, with the command line of the MAML reference.
 
-    python run_maml.py --datasource=sinusoid --logdir=logs/sine/ --metatrain_iterations=70000 --norm=None \
-        --update_batch_size=10
-    python run_maml.py (the same) --train=False --test_set=True
+    python run_maml.py --datasource=sinusoid --metatrain_iterations=70000 --norm=None --update_batch_size=10
+    python run_maml.py ... (the same) --train=False --test_set=True
+
+The files under flags/ hold the papers' settings:
+
+    python run_maml.py --flagfile=flags/maml/omniglot_5way_1shot.flags
 """
 import sys
 

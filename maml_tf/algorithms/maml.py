@@ -87,7 +87,7 @@ class MAML(Learner):
             return self.network.forward(tf.concat([support_x, x[:, None]], 1), weights)[:, -1]
 
         queries_first = [1, 0, *range(2, query_x.shape.rank)]
-        outputs = tf.map_fn(one_query, tf.transpose(query_x, queries_first), fn_output_signature=query_x.dtype)
+        outputs = tf.map_fn(one_query, tf.transpose(query_x, queries_first), fn_output_signature=self.compute_dtype)
         return tf.transpose(outputs, [1, 0, 2])
 
     def query_outputs(self, task, steps=None):

@@ -1,0 +1,284 @@
+"""Keras models inside MAML: finite differences, the task-stacked networks, and what must be refused."""
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from maml_tf.algorithms.maml import MAML
+from maml_tf.episodes.task import Task
+from maml_tf.errors import UserError
+from maml_tf.keras_network import ExactNormalization, KerasNetwork
+from maml_tf.networks import ConvNet, FullyConnected
+from maml_tf.objectives import Classification
+
+WAY = 3
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    """Models compute in float64: their layers by the policy, their inputs by floatx."""
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_dtype_policy('float64')
+    keras.config.set_floatx('float64')
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_floatx(floatx)
+
+
+def mlp():
+    return keras.Sequential([keras.Input((5,)), layers.Dense(6, 'tanh'), layers.Dropout(.5), layers.Dense(WAY)])
+
+
+def cnn(filters=(3, 4)):
+    """One normalisation in the graph itself, one in a model inside the model."""
+    first = [layers.Conv2D(filters[0], 3, 2, 'same'), layers.BatchNormalization(), layers.ReLU()]
+    x = inputs = keras.Input((7, 7, 2))
+    for layer in first:
+        x = layer(x)
+    x = keras.Sequential([keras.Input(x.shape[1:]), layers.Conv2D(filters[1], 3, 2, 'same'),
+                          layers.BatchNormalization(center=False), layers.ReLU()])(x)
+    return keras.Model(inputs, layers.Dense(WAY)(layers.GlobalAveragePooling2D()(x)))
+
+
+def lstm():
+    return keras.Sequential([keras.Input((4, 2)), layers.LSTM(3), layers.Dense(WAY)])
+
+
+def normalised():
+    """Layer normalisation over several axes, group normalisation over another than the last."""
+    return keras.Sequential([keras.Input((4, 6)), layers.Dense(6, 'tanh'), layers.LayerNormalization(axis=[1, 2]),
+                             layers.GroupNormalization(groups=2, axis=1), layers.GroupNormalization(groups=3),
+                             layers.Flatten(), layers.LayerNormalization(), layers.Dense(WAY)])
+
+
+MODELS = {'mlp': mlp, 'cnn': cnn, 'lstm': lstm, 'layer and group norm': normalised}
+
+
+def random_task(shape, tasks=2):
+    rng = np.random.default_rng(1)
+    x = lambda k: tf.constant(rng.normal(size=(tasks, WAY * k, *shape)))
+    y = lambda k: tf.constant(np.tile(np.repeat(np.eye(WAY), k, axis=0), (tasks, 1, 1)))
+    return Task(x(2), y(2), x(3), y(3))
+
+
+def learner_of(network, inner_steps=2):
+    return MAML(network, Classification(), inner_lr=.05, inner_steps=inner_steps, dtype='float64')
+
+
+def shaken(model):
+    """The model, its weights moved: zero offsets would sit on ReLU's kink, scales of one hide a missing scale."""
+    rng = np.random.default_rng(2)
+    for variable in model.trainable_variables:
+        variable.assign(variable + rng.normal(size=variable.shape) * .3)
+    return model
+
+
+def graph(function, **kwargs):
+    return tf.function(function, autograph=False, **kwargs)
+
+
+def meta_gradients(learner, task, **kwargs):
+    return [g.numpy() for g in graph(learner.meta_gradients, **kwargs)(task)[0]]
+
+
+def assert_close(actual, expected, tolerance=1e-9):
+    """Lists of arrays agree to `tolerance` of the largest entry."""
+    scale = max(np.abs(e).max() for e in expected)
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * scale)
+
+
+def assert_finite_differences(learner, task, moves, epsilon=1e-6):
+    """Along one random direction per entry of `moves`, each a list of places of the variables that it moves."""
+    gradients, loss = meta_gradients(learner, task), graph(lambda: learner.meta_loss(task)[0])
+    variables, rng = learner.trainable_variables, np.random.default_rng(3)
+    scale = max(np.abs(g).max() for g in gradients)
+    for moved in moves:
+        start = {i: variables[i].numpy() for i in moved}
+        direction = {i: rng.normal(size=value.shape) for i, value in start.items()}
+        norm = np.sqrt(sum(np.sum(step ** 2) for step in direction.values()))
+        ends = []
+        for sign in (1, -1):
+            for i in moved:
+                variables[i].assign(start[i] + sign * epsilon * direction[i] / norm)
+            ends.append(float(loss()))
+        for i in moved:
+            variables[i].assign(start[i])
+        difference = (ends[0] - ends[1]) / (2 * epsilon)
+        along = sum(np.sum(step * gradients[i]) for i, step in direction.items()) / norm
+        assert abs(difference - along) < 1e-6 * scale, [variables[i].name for i in moved]
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_meta_gradient_agrees_with_finite_differences(model):
+    model = shaken(MODELS[model]())
+    learner = learner_of(KerasNetwork(model))
+    assert_finite_differences(learner, random_task(model.input_shape[1:]),
+                              [[i] for i in range(len(learner.trainable_variables))])
+
+
+def test_meta_gradient_of_a_keras_application():
+    model = keras.applications.MobileNet((32, 32, 3), alpha=.25, weights=None, classes=WAY, classifier_activation=None)
+    learner = learner_of(KerasNetwork(model), inner_steps=1)
+    everything = range(len(learner.trainable_variables))
+    # Batch norm upon batch norm makes a rugged loss: steps of 1e-6 cross the kinks of ReLU.
+    assert_finite_differences(learner, random_task((32, 32, 3)), [everything] * 3, epsilon=1e-8)
+
+
+@pytest.mark.parametrize('model, unroll_tasks', [('mlp', True), ('mlp', False), ('cnn', False), ('lstm', True)])
+def test_compiled_equals_uncompiled(model, unroll_tasks):
+    model = MODELS[model]()
+    learner = learner_of(KerasNetwork(model, unroll_tasks=unroll_tasks), inner_steps=1)
+    task = random_task(model.input_shape[1:])
+    assert_close(meta_gradients(learner, task, jit_compile=True), meta_gradients(learner, task))
+    outputs = graph(learner.query_outputs, jit_compile=True)(task, steps=3)
+    assert outputs.shape == (4, 2, 3 * WAY, WAY)
+    assert_close(outputs, graph(learner.query_outputs)(task, steps=3))
+
+
+def test_tasks_do_not_touch_each_other():
+    """Nor does it matter whether they are unrolled or run in a loop in the graph."""
+    model, task = cnn(), random_task((7, 7, 2), tasks=3)
+    unrolled, looped = (learner_of(KerasNetwork(model, unroll_tasks=unroll), inner_steps=1) for unroll in (True, False))
+    one_task = graph(unrolled.meta_gradients)
+    one_by_one = [one_task(Task(*(part[t:t + 1] for part in task)))[0] for t in range(3)]
+    expected = [np.mean(gradients, axis=0) for gradients in zip(*one_by_one)]
+    assert_close(meta_gradients(unrolled, task), expected)
+    assert_close(meta_gradients(looped, task), expected)
+
+
+def keras_fully_connected():
+    return keras.Sequential([keras.Input((2, 3)), layers.Flatten(), layers.Dense(7, 'relu'), layers.Dense(6, 'relu'),
+                             layers.Dense(WAY)])
+
+
+def keras_conv_net():
+    blocks = [layer for _ in range(4) for layer in (
+        layers.Conv2D(3, 3, 2, 'same'), layers.BatchNormalization(scale=False), layers.ReLU())]
+    return keras.Sequential([keras.Input((9, 9, 2)), *blocks, layers.GlobalAveragePooling2D(), layers.Dense(WAY)])
+
+
+STACKED_NAMES = {
+    keras_fully_connected: ['w1', 'b1', 'w2', 'b2', 'w3', 'b3'],
+    keras_conv_net: [name for i in range(4) for name in (f'conv{i + 1}', f'b{i + 1}', f'norm{i}_beta')] + ['w5', 'b5'],
+}
+
+
+@pytest.mark.parametrize('model, stacked', [(keras_fully_connected, FullyConnected((2, 3), WAY, (7, 6))),
+                                            (keras_conv_net, ConvNet((9, 9, 2), WAY, 3))])
+def test_same_meta_gradient_as_the_task_stacked_network(model, stacked):
+    names, model = STACKED_NAMES[model], shaken(model())
+    from_keras, expected = learner_of(KerasNetwork(model)), learner_of(stacked)
+    for name, variable in zip(names, model.trainable_variables, strict=True):
+        expected.meta_weights[name].assign(variable)
+    task = random_task(model.input_shape[1:])
+    gradients = dict(zip((v.name for v in expected.trainable_variables), meta_gradients(expected, task)))
+    assert_close(meta_gradients(from_keras, task), [gradients[name] for name in names])
+    adapted = [from_keras.network.adapted(name) for name in from_keras.meta_weights]
+    assert adapted == [stacked.adapted(name) for name in names]
+
+
+def test_meta_learning_leaves_the_model_as_it_was():
+    model = shaken(cnn())
+    before, config, task = model.get_weights(), model.get_config(), random_task((7, 7, 2))
+    outputs = model(task.support_x[0], training=False)
+    learner = learner_of(KerasNetwork(model))
+    for meta_weight, weight in zip(learner.trainable_variables, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(meta_weight, weight)
+    gradients, _ = learner.meta_gradients(task)
+    keras.optimizers.SGD(1.).apply(gradients, learner.trainable_variables)
+    assert np.abs(learner.trainable_variables[0] - before[0]).max() > 1e-3
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    np.testing.assert_array_equal(model(task.support_x[0], training=False), outputs)
+    assert model.get_config() == config
+
+
+def test_compiled_model_is_accepted():
+    """With a loss that Keras could not serialise into a copy."""
+    model = cnn()
+    model.compile(loss=lambda targets, outputs: keras.ops.mean(targets - outputs))
+    assert model.compiled and not KerasNetwork(model).model.compiled
+
+
+def test_frozen_batch_normalization_keeps_its_moving_statistics():
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(4), layers.BatchNormalization(), layers.Dense(WAY)])
+    norm = model.layers[1]
+    norm.set_weights(np.array([[1., 2., 3., 4.], [0., 1., 0., 1.], [1., 2., 1., 2.], [2., 1., 2., 1.]]))
+    x = random_task((5,)).support_x
+    batch = KerasNetwork(model)
+    norm.trainable = False
+    frozen = KerasNetwork(model)
+    expected = tf.stack([model(x[t], training=False) for t in range(2)])
+    np.testing.assert_allclose(frozen.forward(x, frozen.construct_weights(0)), expected, rtol=1e-12)
+    assert np.abs(batch.forward(x, batch.construct_weights(0)) - expected).max() > .1
+
+
+@pytest.mark.parametrize('model', [cnn, lstm, normalised])
+def test_numbers_of_tasks_and_examples_may_be_unknown(model):
+    """As in an exported model's signature."""
+    model = model()
+    learner, task = learner_of(KerasNetwork(model)), random_task(model.input_shape[1:])
+    unknown = [tf.TensorSpec([None, None, *part.shape[2:]], part.dtype) for part in task]
+    outputs = graph(lambda *parts: learner.query_outputs(Task(*parts)), input_signature=unknown)(*task)
+    assert_close(outputs, learner.query_outputs(task))
+
+
+@pytest.mark.parametrize('norm', [
+    lambda: layers.BatchNormalization(axis=1), lambda: layers.LayerNormalization(axis=[1, -1]),
+    lambda: layers.GroupNormalization(3), lambda: layers.GroupNormalization(2, axis=1, scale=False)])
+def test_exact_normalization_differs_from_keras_in_its_derivatives_only(norm):
+    norm, x = norm(), random_task((4, 6)).support_x[0]
+    exact = ExactNormalization(norm)
+    exact.build(x.shape)
+    shaken(exact)
+    np.testing.assert_allclose(exact(x), norm(x, training=True) if 'batch' in norm.name else norm(x), rtol=1e-9)
+
+
+def test_masked_steps_do_not_enter_batch_statistics():
+    norm, x = layers.BatchNormalization(), random_task((4, 6)).support_x[0]
+    mask = tf.constant([[True, True, False, False], [True, True, True, False]] * 3)
+    np.testing.assert_allclose(ExactNormalization(norm)(x, mask=mask), norm(x, training=True, mask=mask), rtol=1e-5)
+
+
+class Subclassed(keras.Model):
+    """Its `call` takes no `training`."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.hidden, self.norm, self.out = layers.Dense(4, 'tanh'), norm, layers.Dense(WAY)
+
+    def call(self, x):
+        return self.out(self.norm(self.hidden(x)))
+
+
+class OwnBatchNormalization(keras.layers.BatchNormalization):
+    pass
+
+
+def built(model):
+    model(np.zeros((1, 5)))
+    return model
+
+
+def test_subclassed_model_that_wraps_its_normalization():
+    model = shaken(built(Subclassed(ExactNormalization(layers.BatchNormalization()))))
+    learner = learner_of(KerasNetwork(model))
+    assert_finite_differences(learner, random_task((5,)), [[i] for i in range(len(learner.trainable_variables))])
+    assert [learner.network.adapted(name) for name in learner.meta_weights].count(False) == 2
+
+
+@pytest.mark.parametrize('model, message', [
+    (lambda: keras.Sequential([layers.Dense(WAY)]), 'not built'),
+    (lambda: keras.Model(*[[keras.Input((2,)), keras.Input((2,))]] * 2), '2 inputs'),
+    (lambda: built(Subclassed(layers.BatchNormalization())), 'wrap it'),
+    (lambda: built(keras.Sequential([Subclassed(layers.LayerNormalization())])), 'wrap it'),
+    (lambda: built(keras.Sequential([layers.Dense(WAY), OwnBatchNormalization()])), 'OwnBatchNormalization'),
+    (lambda: keras.Sequential([keras.Input((4, 5)), layers.TimeDistributed(layers.BatchNormalization())]), 'wrap it'),
+], ids=['unbuilt', 'two inputs', 'subclassed model', 'subclassed inside', 'subclassed layer', 'time distributed'])
+def test_refused(model, message):
+    with pytest.raises(UserError, match=message) as error:
+        KerasNetwork(model())
+    assert '\n' not in str(error.value)
