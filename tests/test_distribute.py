@@ -8,6 +8,8 @@ import sys
 import pytest
 from command import ROOT, run_maml
 
+from maml_tf import algorithms
+
 TWO_DEVICES = """
 import sys
 import tensorflow as tf
@@ -45,9 +47,10 @@ print('same')
 """
 
 
-@pytest.mark.parametrize('tasks', [4, 5], ids=['even', 'uneven'])
-def test_two_replicas_give_the_same_meta_gradient(tasks):
-    result = run(PROGRAM, 'maml', str(tasks), cwd=ROOT / 'tests')
+@pytest.mark.parametrize('name', sorted(algorithms.registry()))
+def test_two_replicas_give_the_same_meta_gradient(name):
+    """Five tasks: three on the one, two on the other."""
+    result = run(PROGRAM, name, '5', cwd=ROOT / 'tests')
     assert result.stdout.strip() == 'same', result.stderr[-3000:]
 
 

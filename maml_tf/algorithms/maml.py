@@ -47,7 +47,7 @@ class MAML(Learner):
     def tiny(cls):
         spec = EpisodeSpec(way=3, shot=2, query=2)
         network = ConvNet((16, 16, 1), spec.way, filters=8)
-        return cls(network, Classification(), inner_lr=0.4, inner_steps=2), spec
+        return cls(network, Classification(), inner_lr=0.4, inner_steps=1), spec
 
     def _weights(self):
         """(weights that the inner loop adapts, weights that all tasks share), as tensors."""
