@@ -135,7 +135,7 @@ def test_learns(setting):
     score = evaluate.evaluator(learner, setting.source.tasks('test', spec, 1), steps=learner.inner_steps, chunk=20)
     before = score(60).mean(0)[-1]
     run = train.iterate(train.metatrain_op(learner, train.adam(3e-3)), setting.draw, TASKS)
-    first, _, last = (float(run(start, count)['post_loss']) for start, count in [(0, 10), (10, 380), (390, 10)])
+    first, _, last = (float(run(start, count)['post_loss']) for start, count in [(0, 10), (10, 580), (590, 10)])
     after = score(60).mean(0)[-1]
     assert last < first
     if isinstance(learner.objective, Classification):
