@@ -112,7 +112,7 @@ class Experiment:
             iteration, origin = None, f'weights of {flags.init_from}'
         else:
             command_line.check_same_model(flags, directory.flags())
-            iteration = directory.restore(flags.test_iter)
+            iteration = directory.restore(-1 if flags.train else flags.test_iter)
             origin = f'iteration {iteration} of {max(iteration, self.iterations)}'
         split = 'test' if flags.test_set else 'val'
         scores = evaluate.evaluator(self.learner, self._evaluation_tasks(), self.defaults.eval_steps)(evaluate.TASKS)
