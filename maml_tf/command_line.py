@@ -17,7 +17,7 @@ def define_flags(flags):
     for module in (*OWNERS, *algorithms.modules()):
         if hasattr(module, 'define_flags'):
             module.define_flags(flags)
-    _OURS.extend(sorted(set(flags.FLAGS) - before))
+    _OURS[:] = sorted(set(flags.FLAGS) - before)
     for name in _OURS:  # --help shows the key flags of the program that runs, whatever module defined them.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
