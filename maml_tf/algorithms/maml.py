@@ -4,7 +4,7 @@ import tensorflow as tf
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.inner_loop import inner_loop, read_out_every_step, stack_over_tasks
 from maml_tf.learner import Learner
-from maml_tf.networks import ConvNet
+from maml_tf.networks import FullyConnected
 from maml_tf.objectives import Classification
 from maml_tf.update_rules import gradient_descent
 
@@ -46,8 +46,8 @@ class MAML(Learner):
     @classmethod
     def tiny(cls):
         spec = EpisodeSpec(way=3, shot=2, query=2)
-        network = ConvNet((16, 16, 1), spec.way, filters=8)
-        return cls(network, Classification(), inner_lr=0.4, inner_steps=1), spec
+        network = FullyConnected((8, 8, 1), spec.way, (32, 32), 'batch_norm')
+        return cls(network, Classification(), inner_lr=0.1, inner_steps=1), spec
 
     def _weights(self):
         """(weights that the inner loop adapts, weights that all tasks share), as tensors."""
