@@ -43,7 +43,9 @@ def check_spelling(flags):
 
 def check_same_model(flags, recorded):
     """Raises UserError, naming the flag, where a run's flags.txt ({name: text}) describes another network."""
-    for name in ('algorithm', 'datasource', 'num_classes', 'baseline', 'norm', 'num_filters', 'conv', 'max_pool'):
+    fixed = ['num_classes'] if algorithms.registry()[flags.algorithm].fixed_way else []
+    for name in ('algorithm', 'datasource', *fixed, 'baseline', 'norm', 'num_filters', 'conv', 'max_pool',
+                 'image_size'):
         now = flags[name].value if flags[name].value is None else str(flags[name].value)
         if recorded and recorded.get(name) != now:
             raise UserError(f'--{name}={now}: the run in --logdir={flags.logdir} has --{name}={recorded.get(name)}. '

@@ -1,6 +1,7 @@
 """Training on several devices: the tasks of a meta-batch are split over the replicas of a tf.distribute strategy."""
 import tensorflow as tf
 
+from maml_tf.episodes.streaming import on_fresh_tasks
 from maml_tf.errors import UserError
 from maml_tf.train import loop
 
@@ -48,11 +49,10 @@ def iterate(strategy, op, draw, meta_batch_size):
 def _weighted_gradients(op, draw, share, weight):
     """first task -> this share's part of the meta-batch's mean gradients and log. A function of its own for each
     replica, since a trace holds on to its replica's variables."""
-    @tf.function(jit_compile=True, autograph=False)
-    def gradients(first):
-        values, log = op.gradients(draw(first, share))
+    def gradients(task):
+        values, log = op.gradients(task)
         return [g * weight for g in values], {name: value * weight for name, value in log.items()}
-    return gradients
+    return on_fresh_tasks(gradients, draw, share, op.xla)
 
 
 def define_flags(flags):

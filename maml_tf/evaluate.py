@@ -3,7 +3,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-TASKS = 600
+from maml_tf.episodes.streaming import on_fresh_tasks
+
 # Not the training seed: every run, whatever its algorithm and seed, is scored on the same tasks.
 TASK_SEED = 1
 
@@ -13,10 +14,9 @@ def evaluator(learner, draw, steps, chunk=25):
 
     A progress bar appears when it takes more than some seconds.
     """
-    @tf.function(jit_compile=True, autograph=False)
-    def score(start):
-        _, metrics = learner.query_metrics(draw(start, chunk), steps)
-        return tf.transpose(metrics)
+    def metrics(task):
+        return tf.transpose(learner.query_metrics(task, steps)[1])
+    score = on_fresh_tasks(metrics, draw, chunk, learner.xla)
 
     def evaluate(tasks):
         # The last chunk may draw more tasks than are asked for: XLA compiles per shape, and tasks are endless.
@@ -26,15 +26,13 @@ def evaluator(learner, draw, steps, chunk=25):
     return evaluate
 
 
-def summarise(scores):
-    """[tasks, steps + 1] -> means, standard deviations and 95% half-widths (1.96 s / sqrt(tasks)) per step."""
-    means, deviations = scores.mean(0), scores.std(0)
-    return means, deviations, 1.96 * deviations / np.sqrt(len(scores))
-
-
 def define_flags(flags):
     """Flags of evaluation."""
     flags.DEFINE_bool('train', True, 'True: train, then evaluate; False: evaluate a trained model')
-    flags.DEFINE_bool('transductive', True, 'evaluate and export with the queries of a task normalised together, as '
-                      'the reference does; False: each query by itself, beside the support set')
+    flags.DEFINE_bool('transductive', None, 'evaluate and export with the queries of a task normalised together; '
+                      'False: each query by itself (MAML: beside the support set). Default: as the method\'s authors '
+                      'did, maml and relation True, else False')
     flags.DEFINE_bool('test_set', False, 'evaluate on the test classes; False: on the validation classes')
+    flags.DEFINE_integer('test_tasks', 600, 'number of tasks to evaluate on', lower_bound=2)
+    flags.DEFINE_string('write_tasks', None, 'write the evaluation tasks, classes and images by name, to this file')
+    flags.DEFINE_string('tasks_file', None, 'evaluate on the tasks of this file, which --write_tasks wrote')

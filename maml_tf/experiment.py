@@ -3,14 +3,19 @@ import contextlib
 import functools
 import pathlib
 
+import keras
 import tensorflow as tf
 
 from maml_tf import algorithms, command_line, distribute, evaluate, plots, report
 from maml_tf import export as exporting
 from maml_tf import run_directory as runs
 from maml_tf import train as training
+from maml_tf.episodes import manifest
+from maml_tf.episodes.images import ImageTasks
 from maml_tf.episodes.sources import SOURCES, episode_spec
+from maml_tf.errors import UserError
 from maml_tf.init_from import load_weights
+from maml_tf.intervals import summarise
 from maml_tf.variables import named
 
 VALIDATION_TASKS = 100
@@ -31,14 +36,15 @@ class Experiment:
             self.pretrain_iterations += self.metatrain_iterations
             self.metatrain_iterations = 0
         self.source = self.defaults.load(flags)
-        self.output_dim = self.spec.way if self.defaults.classification else self.source.output_dim
-        network = self.defaults.network(flags, self.source, self.output_dim)
+        self.output_dim = self.spec.way if self.defaults.classification else self.defaults.output_dim
+        network = self.defaults.network(flags, self.source.input_shape, self.output_dim)
         self.metric = self.source.objective.metric_name
         self.strategy = distribute.make_strategy(flags.strategy)
+        keras.utils.set_random_seed(flags.seed)  # for the initial weights of Keras layers
         with self.strategy.scope():
             self.learner = algorithms.registry()[flags.algorithm].from_flags(flags, network, self.source.objective)
-            self.optimizers = {phase: training.adam(flags.meta_lr) for phase in ('pretrain', 'metatrain')}
-            self.ops = {phase: op(self.learner, self.optimizers[phase], self.defaults.clip) for phase, op in
+            self.optimizers = {phase: training.adam(flags.meta_lr, flags.meta_lr_halve_every) for phase in ('pretrain', 'metatrain')}
+            self.ops = {phase: op(self.learner, self.optimizers[phase]) for phase, op in
                         {'pretrain': training.pretrain_op, 'metatrain': training.metatrain_op}.items()}
         variables = {phase: named(optimizer.variables) for phase, optimizer in self.optimizers.items()}
         self.directory = runs.RunDirectory(pathlib.Path(flags.logdir) / runs.experiment_string(flags),
@@ -52,7 +58,7 @@ class Experiment:
         """Trains from the latest checkpoint, or from the start, to the last iteration."""
         flags, directory = self.flags, self.directory
         # Whatever the data cannot give is said now, not when the first validation or the evaluation comes.
-        draw = self.source.tasks('train', episode_spec(flags, training=True), flags.seed)
+        draw = self.source.tasks(flags.train_on, self._training_spec(), flags.seed)
         validator = self._validator()
         self._evaluation_tasks()
         start = self._start()
@@ -87,8 +93,30 @@ class Experiment:
             print(f'The earlier run is now {old}')
         return 0
 
+    def _training_spec(self):
+        spec = episode_spec(self.flags, training=True)
+        if spec.way != self.spec.way and self.learner.fixed_way:
+            raise UserError(f'--train_num_classes={spec.way}: {self.flags.algorithm} has one output per class, so '
+                            f'training and evaluation share --num_classes, {self.spec.way}')
+        if spec.varies and not self.learner.takes_masks:
+            raise UserError(f'--train_way_from, --train_shot_from: {self.flags.algorithm} with --norm={self.flags.norm} '
+                            'takes tasks of one size only')
+        return spec
+
+    @property
+    def _split(self):
+        """The split that is evaluated on."""
+        if self.flags.test_set:
+            return 'test'
+        if self.flags.train_on == 'trainval':
+            raise UserError('--train_on=trainval: the validation classes are trained on; evaluate with --test_set=True')
+        return 'val'
+
     def _evaluation_tasks(self):
-        return self.source.tasks('test' if self.flags.test_set else 'val', self.spec, evaluate.TASK_SEED)
+        flags = self.flags
+        if flags.tasks_file:
+            return manifest.read(flags.tasks_file, self.source, self._split, self.spec)
+        return self.source.tasks(self._split, self.spec, evaluate.TASK_SEED)
 
     def _iterate(self, op, draw):
         if self.strategy.num_replicas_in_sync == 1:
@@ -97,14 +125,16 @@ class Experiment:
 
     def _validator(self):
         """() -> mean validation scores [inner steps of training + 1]."""
-        if self.defaults.validate_every is None:
+        # Endless tasks have nothing to overfit; of other data there may be no validation classes left.
+        if self.defaults.validate_every is None or self.flags.train_on == 'trainval' or \
+                'val' not in self.source.splits:
             return None
         score = evaluate.evaluator(self.learner, self.source.tasks('val', self.spec, evaluate.TASK_SEED),
                                    self.flags.num_updates)
         return lambda: score(VALIDATION_TASKS).mean(0)
 
     def evaluate(self):
-        """Scores the loaded checkpoint on `evaluate.TASKS` tasks: screen, results.json, csv, pictures."""
+        """Scores the loaded checkpoint on --test_tasks tasks: screen, results.json, csv, pictures."""
         flags, directory = self.flags, self.directory
         if flags.init_from and not flags.train:
             load_weights(self.learner, flags.init_from)
@@ -114,32 +144,42 @@ class Experiment:
             command_line.check_same_model(flags, directory.flags())
             iteration = directory.restore(-1 if flags.train else flags.test_iter)
             origin = f'iteration {iteration} of {max(iteration, self.iterations)}'
-        split = 'test' if flags.test_set else 'val'
-        scores = evaluate.evaluator(self.learner, self._evaluation_tasks(), self.defaults.eval_steps)(evaluate.TASKS)
+        tasks = self._evaluation_tasks()
+        protocol = self._protocol(tasks)
+        if flags.write_tasks:
+            manifest.write(flags.write_tasks, tasks, flags.test_tasks, protocol)
+        scores = evaluate.evaluator(self.learner, tasks, self.defaults.eval_steps)(flags.test_tasks)
         way = f'{self.spec.way}-way ' if self.defaults.classification else ''
         heading = (f'on {len(scores)} {flags.datasource} {"test" if flags.test_set else "validation"} tasks, '
                    f'{way}{self.spec.shot}-shot, {origin}')
         print(report.table(scores, self.metric, heading))
         report.write(directory.path, scores, report.results(
-            scores, self.metric, split, flags.seed, iteration, command_line.as_dict(flags)),
+            scores, self.metric, protocol, flags.seed, iteration, command_line.as_dict(flags)),
             flags.update_batch_size, flags.update_lr)
-        means, _, ci95 = evaluate.summarise(scores)
+        means, _, ci95 = summarise(scores)
         plots.metric_by_step(directory.path / 'adaptation_by_step.png', means, ci95, self.metric,
                              f'{flags.algorithm}, {flags.datasource} {way}{self.spec.shot}-shot, {len(scores)} tasks')
         plots.learning_curve(directory.path / 'learning_curve.png', directory.metrics(), self.metric)
         if hasattr(self.source, 'curves'):
-            self._draw_fits(split)
+            self._draw_fits(self._split)
         print(f'Pictures and results.json: {directory.path}')
         if flags.export_dir:
             self._export(iteration)
 
+    def _protocol(self, tasks):
+        """Which tasks are evaluated: runs that share it were scored on the same tasks."""
+        identity = {'tasks_sha256': manifest.fingerprint(tasks, self.flags.test_tasks)} if \
+            isinstance(tasks, ImageTasks) else {}
+        return {'datasource': self.flags.datasource, 'split': self._split, 'way': self.spec.way,
+                'shot': self.spec.shot, 'query': self.spec.query, 'task_seed': evaluate.TASK_SEED, **identity}
+
     def _export(self, iteration):
         """Writes the evaluated learner as a SavedModel."""
         flags = self.flags
-        fixed = {'way': self.spec.way} if self.defaults.classification else {}
+        fixed = {'way': self.spec.way} if self.defaults.classification and self.learner.fixed_way else {}
         exporting.export(self.learner, flags.export_dir, self.source.input_shape, self.output_dim,
                          self.defaults.eval_steps, {
-                             **fixed, 'transductive': flags.transductive, 'inputs': self.defaults.inputs,
+                             **fixed, 'transductive': self.learner.transductive, 'inputs': self.defaults.inputs,
                              'iteration': iteration, 'flags': command_line.as_dict(flags)})
         print(f'SavedModel: {flags.export_dir}')
 

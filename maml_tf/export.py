@@ -34,7 +34,7 @@ def export(learner, path, input_shape, output_dim, steps, description):
     query_x = examples('query_x', input_shape)
 
     def predictions(outputs):
-        return {'outputs': outputs} | ({'probabilities': tf.nn.softmax(outputs)} if classification else {})
+        return {'outputs': outputs} | ({'probabilities': learner.objective.probabilities(outputs)} if classification else {})
 
     @tf.function(autograph=False)
     def adapt(support_x, support_y):

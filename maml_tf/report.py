@@ -3,7 +3,7 @@ import csv
 import io
 import json
 
-from maml_tf.evaluate import TASK_SEED, summarise
+from maml_tf.intervals import summarise
 from maml_tf.run_directory import write_atomically
 
 TITLES = {'loss': 'Mean squared error', 'accuracy': 'Accuracy'}
@@ -19,22 +19,32 @@ def table(scores, metric, heading):
     return '\n'.join(lines)
 
 
-def results(scores, metric, split, seed, iteration, flags):
-    """The content of results.json; accuracy is a fraction, entry 0 is before adaptation."""
+def results(scores, metric, protocol, seed, iteration, flags):
+    """The content of results.json; accuracy is a fraction, entry 0 is before adaptation.
+
+    protocol: {name: value} that decides the tasks, among them 'split'.
+    """
     means, deviations, ci95 = summarise(scores)
     return {'metric': metric, 'inner_steps': list(range(len(means))), 'mean': means.tolist(),
-            'std': deviations.tolist(), 'ci95': ci95.tolist(), 'tasks': len(scores), 'split': split, 'seed': seed,
-            'task_seed': TASK_SEED, 'iteration': iteration, 'flags': flags}
+            'std': deviations.tolist(), 'ci95': ci95.tolist(), 'tasks': len(scores), 'split': protocol['split'], 'seed': seed,
+            'iteration': iteration, 'protocol': protocol, 'flags': flags}
 
 
 def write(directory, scores, content, update_batch_size, update_lr):
-    """Writes results.json and test_ubs<K>_stepsize<alpha>.csv, the reference's file, into `directory`.
+    """Writes results.json, scores.csv with each task's score, and test_ubs<K>_stepsize<alpha>.csv into `directory`.
 
-    Column update0 is the *query* set before adaptation, where the reference put the support set.
+    The last is the reference's file. Its column update0 is the *query* set before adaptation, where the reference put
+    the support set.
     """
     write_atomically(directory / 'results.json', json.dumps(content, indent=1) + '\n')
+    header = [f'update{step}' for step in content['inner_steps']]
+    write_atomically(directory / 'scores.csv', _csv(header, scores))
+    write_atomically(directory / f'test_ubs{update_batch_size}_stepsize{update_lr}.csv', _csv(header, summarise(scores)))
+
+
+def _csv(header, rows):
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([f'update{step}' for step in content['inner_steps']])
-    writer.writerows(row.tolist() for row in summarise(scores))
-    write_atomically(directory / f'test_ubs{update_batch_size}_stepsize{update_lr}.csv', text.getvalue())
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(header)
+    writer.writerows(row.tolist() for row in rows)
+    return text.getvalue()

@@ -11,13 +11,16 @@ import tensorflow as tf
 
 from maml_tf.errors import UserError
 
+# Flags of this package that make another run of it, and stand in its name where they are not the default.
+TRAINING_FLAGS = ('class_split', 'rotations', 'image_size', 'ink', 'resize', 'train_on', 'train_query',
+                  'train_way_from', 'train_shot_from', 'leave_to_query', 'within_groups')
 CHECKPOINTS_KEPT = 10  # as the reference
 LEARNER, VALUE = 'learner', '/.ATTRIBUTES/VARIABLE_VALUE'  # a variable's key is learner/<name>/.ATTRIBUTES/...
 
 
 def experiment_string(flags):
     """The reference's name of a run; what it does not know (algorithm, pretraining, seed) is added at the end."""
-    parts = [f'cls_{flags.num_classes}.mbs_{flags.meta_batch_size}.ubs_{train_update_batch_size(flags)}'
+    parts = [f'cls_{flags.train_num_classes or flags.num_classes}.mbs_{flags.meta_batch_size}.ubs_{train_update_batch_size(flags)}'
              f'.numstep{flags.num_updates}.updatelr{train_update_lr(flags)}']
     parts += [f'hidden{flags.num_filters}'] * (flags.num_filters != 64) + ['maxpool'] * flags.max_pool
     parts += ['stopgrad'] * flags.stop_grad + [flags.baseline or '']
@@ -27,6 +30,7 @@ def experiment_string(flags):
         # The reference gives its pretrained baseline and its MAML the same name, and resumes one from the other.
         parts += ['.pretrain' + (str(flags.pretrain_iterations) if flags.metatrain_iterations else '')]
     parts += [f'.seed{flags.seed}' if flags.seed else '']
+    parts += [f'.{name}_{flags[name].value}' for name in TRAINING_FLAGS if flags[name].value != flags[name].default]
     return ''.join(parts)
 
 

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
+from maml_tf.episodes.streaming import on_fresh_tasks, streams
 from maml_tf.errors import UserError
 from maml_tf.interrupts import Interrupts
 
@@ -19,18 +20,16 @@ class Op:
 
     Args:
       gradients: task -> (one gradient per trainable variable, {name: scalar to log}).
-      clip: bounds every entry of the meta-gradient by +-clip.
     """
 
-    def __init__(self, gradients, learner, optimizer, clip=None):
-        self.gradients, self._optimizer, self._clip = gradients, optimizer, clip
-        self._variables = learner.trainable_variables
+    def __init__(self, gradients, learner, optimizer):
+        self.gradients, self._optimizer, self._clip = gradients, optimizer, learner.clip_gradients
+        self.xla, self._variables = learner.xla, learner.trainable_variables
         optimizer.build(self._variables)
 
     def apply(self, gradients, replicas=1):
         """Steps; `replicas` that hold the same gradients step together, and Keras adds up what they pass."""
-        if self._clip:
-            gradients = [tf.clip_by_value(g, -self._clip, self._clip) for g in gradients]
+        gradients = self._clip(gradients)
         self._optimizer.apply([g / replicas for g in gradients] if replicas > 1 else gradients, self._variables)
 
     def __call__(self, task):
@@ -40,18 +39,23 @@ class Op:
         return log
 
 
-def pretrain_op(learner, optimizer, clip=None):
+def pretrain_op(learner, optimizer):
     """The Op that steps on the support loss before any inner update."""
-    return Op(learner.pretrain_gradients, learner, optimizer, clip)
+    return Op(learner.pretrain_gradients, learner, optimizer)
 
 
-def metatrain_op(learner, optimizer, clip=None):
+def metatrain_op(learner, optimizer):
     """The Op that steps on the query loss after the inner updates."""
-    return Op(learner.meta_gradients, learner, optimizer, clip)
+    return Op(learner.meta_gradients, learner, optimizer)
 
 
-def adam(meta_lr):
-    """The outer optimizer. TF1's Adam has epsilon 1e-8 where Keras' default is 1e-7."""
+def adam(meta_lr, halve_every=None):
+    """The outer optimizer. TF1's Adam has epsilon 1e-8 where Keras' default is 1e-7.
+
+    halve_every: iterations after which the rate is halved, again and again; None: it is constant.
+    """
+    if halve_every:
+        meta_lr = keras.optimizers.schedules.ExponentialDecay(meta_lr, halve_every, .5, staircase=True)
     return keras.optimizers.Adam(meta_lr, epsilon=1e-8)
 
 
@@ -61,11 +65,9 @@ def iterate(op, draw, meta_batch_size):
     Iteration i draws tasks i * meta_batch_size onwards, so that what is learnt depends neither on the length
     of a call nor on where a run was interrupted.
     """
-    @tf.function(autograph=False)
-    def step_on_fresh_tasks(iteration):
-        return op(draw(iteration * meta_batch_size, meta_batch_size))
-
-    return loop(step_on_fresh_tasks, jit_compile=True)
+    step = on_fresh_tasks(op, draw, meta_batch_size, op.xla)
+    step_of_iteration = tf.function(lambda iteration: step(iteration * meta_batch_size), autograph=False)
+    return loop(step_of_iteration, jit_compile=op.xla and not streams(draw))
 
 
 def loop(step, jit_compile):
@@ -204,5 +206,7 @@ def define_flags(flags):
     flags.DEFINE_integer('metatrain_iterations', 15000, 'number of meta-training iterations', lower_bound=0)
     flags.DEFINE_integer('meta_batch_size', 25, 'number of tasks sampled per meta-update', lower_bound=1)
     flags.DEFINE_float('meta_lr', 0.001, 'learning rate of the outer optimizer, Adam', lower_bound=0)
+    flags.DEFINE_integer('meta_lr_halve_every', None, 'halve --meta_lr every so many iterations (default: constant)',
+                         lower_bound=1)
     flags.DEFINE_integer('iterations_per_call', None, 'iterations per compiled call, between two moves of the '
                          'progress bar (default: by data source)', lower_bound=1)

@@ -30,9 +30,9 @@ for strategy_name in ('one_device', 'mirrored'):
     with strategy.scope():
         learner, spec = algorithms.registry()[name].tiny()
         # A step of plain gradient descent shows the gradient; Adam's would hide its size.
-        op = train.metatrain_op(learner, keras.optimizers.SGD(1.), clip=1e3)
+        op = train.metatrain_op(learner, keras.optimizers.SGD(1.))
     draw_float32 = source_for(learner, spec).tasks('train', spec, seed=0)
-    draw = lambda first, count: type(draw_float32(0, 1))(*(tf.cast(x, 'float64') for x in draw_float32(first, count)))
+    draw = lambda first, count: draw_float32(first, count).map(lambda x: tf.cast(x, 'float64'))
     before = [np.array(v) for v in learner.trainable_variables]
     replicas = strategy.num_replicas_in_sync
     run = (train.iterate(op, draw, tasks) if replicas == 1 else distribute.iterate(strategy, op, draw, tasks))

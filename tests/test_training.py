@@ -9,6 +9,7 @@ from maml_tf.algorithms.maml import MAML
 from maml_tf.episodes.sinusoid import Sinusoid
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
+from maml_tf.intervals import summarise
 from maml_tf.networks import FullyConnected
 from maml_tf.objectives import Regression
 from maml_tf.run_directory import RunDirectory
@@ -54,7 +55,8 @@ def test_one_iteration_is_one_step_of_tf1_s_adam(op):
 def test_clipped_gradients():
     learner, optimizer, _ = learner_and_run()
     before = [v.numpy() for v in learner.trainable_variables]
-    op = train.metatrain_op(learner, keras.optimizers.SGD(1.), clip=.5)
+    learner.clip = .5
+    op = train.metatrain_op(learner, keras.optimizers.SGD(1.))
     op.apply([tf.fill(v.shape, 2.) for v in learner.trainable_variables])
     for variable, old in zip(learner.trainable_variables, before):
         np.testing.assert_allclose(variable, old - .5, rtol=1e-6)
@@ -97,6 +99,6 @@ def test_evaluation_scores_each_task_by_itself():
     assert scores.shape == (20, 4)
     losses, _ = learner.query_metrics(draw(13, 1), 3)
     np.testing.assert_allclose(scores[13], losses[:, 0], rtol=1e-5)
-    means, deviations, ci95 = evaluate.summarise(scores)
+    means, deviations, ci95 = summarise(scores)
     np.testing.assert_allclose(ci95, 1.96 * scores.std(0) / 20 ** .5)
     assert len(means) == len(deviations) == 4

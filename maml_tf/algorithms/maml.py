@@ -1,6 +1,7 @@
 """Model-agnostic meta-learning (Finn, Abbeel, Levine, ICML 2017, arXiv 1703.03400)."""
 import tensorflow as tf
 
+from maml_tf.episodes.sources import SOURCES
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.inner_loop import inner_loop, read_out_every_step, stack_over_tasks
 from maml_tf.learner import Learner
@@ -24,13 +25,16 @@ class MAML(Learner):
       transductive: queries are predicted together, so that batch norm sees their statistics (the authors' code,
         and always so in training); False: each by itself, beside the support set (Reptile's other protocol). The
         state then carries the support set.
+      clip: bounds every entry of the meta-gradient by +-clip.
     """
 
+    fixed_way = True  # by the last layer
+
     def __init__(self, network, objective, inner_lr=1e-3, inner_steps=1, stop_grad=False, seed=0, transductive=True,
-                 **kwargs):
+                 clip=None, **kwargs):
         super().__init__(objective, **kwargs)
         self.network, self.inner_steps, self.stop_grad = network, inner_steps, stop_grad
-        self.transductive = transductive
+        self.transductive, self.clip = transductive, clip
         self.update_rule = gradient_descent(inner_lr)
         self.meta_weights = {
             name: self.add_weight(name=name, shape=value.shape,
@@ -41,7 +45,8 @@ class MAML(Learner):
     def from_flags(cls, flags, network, objective):
         """The learner that the command line describes."""
         return cls(network, objective, inner_lr=flags.update_lr, inner_steps=flags.num_updates,
-                   stop_grad=flags.stop_grad, seed=flags.seed, transductive=flags.transductive)
+                   stop_grad=flags.stop_grad, seed=flags.seed, transductive=flags.transductive is not False,
+                   clip=SOURCES[flags.datasource].clip)
 
     @classmethod
     def tiny(cls):
@@ -55,26 +60,34 @@ class MAML(Learner):
         adapted = {name: w for name, w in weights.items() if self.network.adapted(name)}
         return adapted, {name: w for name, w in weights.items() if name not in adapted}
 
-    def _inner_problem(self, support_x, support_y):
+    @property
+    def takes_masks(self):
+        """Batch norm would see the filling examples."""
+        return getattr(self.network, 'norm', 'batch_norm') != 'batch_norm'
+
+    def _inner_problem(self, support_x, support_y, mask):
         """What every inner loop takes first: the support loss, the stacked weights, the update rule."""
         adapted, shared = self._weights()
-        shots = self.shots(support_y)
+        shots = self.shots(support_y, mask)
 
         def support_loss(fast_weights, step):
             del step
             outputs = self.network.forward(support_x, shared | fast_weights)
-            return self.objective.loss(support_y, outputs, shots), outputs
+            return self.objective.loss(support_y, outputs, shots, mask), outputs
 
         return support_loss, stack_over_tasks(adapted, tf.shape(support_x)[0]), self.update_rule
 
-    def adapt(self, support_x, support_y, steps=None):
+    def adapt(self, support_x, support_y, steps=None, mask=None):
         """Returns fast_weights, {name: [tasks, ...]}, after `steps` (default: inner_steps) steps."""
         steps = self.inner_steps if steps is None else steps
-        problem = self._inner_problem(support_x, support_y)
+        problem = self._inner_problem(support_x, support_y, mask)
         return self._state(inner_loop(*problem, steps, self.stop_grad).fast_weights[-1], support_x)
 
     def _state(self, fast_weights, support_x):
         return fast_weights if self.transductive else fast_weights | {'support_x': support_x}
+
+    def clip_gradients(self, gradients):
+        return [tf.clip_by_value(g, -self.clip, self.clip) for g in gradients] if self.clip else gradients
 
     def predict_query(self, state, query_x):
         _, shared = self._weights()
@@ -93,7 +106,7 @@ class MAML(Learner):
     def query_outputs(self, task, steps=None):
         steps = self.inner_steps if steps is None else steps
         return read_out_every_step(
-            *self._inner_problem(task.support_x, task.support_y), steps,
+            *self._inner_problem(task.support_x, task.support_y, task.support_mask), steps,
             lambda fast_weights: self.predict_query(self._state(fast_weights, task.support_x), task.query_x))
 
     def meta_loss(self, task):
@@ -104,15 +117,19 @@ class MAML(Learner):
         _, log = self._post_update_loss(task, stop_grad=True)
         adapted, shared = self._weights()
         outputs = self.network.forward(task.support_x, adapted | shared)
-        loss, pre = self._loss_and_log(task.support_y, outputs, self.shots(task.support_y), 'pre')
+        loss, pre = self._support_loss_and_log(task, outputs)
         return loss, log | pre
 
     def _post_update_loss(self, task, stop_grad):
         """Query loss after the inner steps; in the log beside it the support loss before them."""
-        problem, shots = self._inner_problem(task.support_x, task.support_y), self.shots(task.support_y)
+        problem = self._inner_problem(task.support_x, task.support_y, task.support_mask)
         adaptation = inner_loop(*problem, self.inner_steps, stop_grad)
-        _, pre = self._loss_and_log(task.support_y, adaptation.support_outputs[0], shots, 'pre')
+        _, pre = self._support_loss_and_log(task, adaptation.support_outputs[0])
         _, shared = self._weights()
         outputs = self.network.forward(task.query_x, shared | adaptation.fast_weights[-1])
-        loss, post = self._loss_and_log(task.query_y, outputs, shots, 'post')
+        loss, post = self._query_loss_and_log(task, outputs)
         return loss, pre | post
+
+    def _support_loss_and_log(self, task, outputs):
+        return self._loss_and_log(task.support_y, outputs, self.shots(task.support_y, task.support_mask), 'pre',
+                                  task.support_mask)

@@ -4,11 +4,13 @@ TensorFlow's stateless floats differ between compiled and uncompiled graphs, its
 a counter-based generator: task i owns a fixed range of counters, so a batch of tasks is one call, and a task
 does not depend on the batch it is drawn in.
 """
+import math
+
 import tensorflow as tf
 
 from maml_tf.errors import UserError
 
-SPLITS = ('train', 'val', 'test')
+SPLITS = ('train', 'val', 'test', 'trainval')
 _PHILOX = 1
 _WORDS_PER_COUNTER = 4
 
@@ -18,7 +20,7 @@ class Stream:
 
     Args:
       seed: a number from 0 to 2**40 - 1.
-      split: 'train', 'val' or 'test'.
+      split: one of SPLITS.
       stream: a small number; a source draws each kind of thing (classes, images, ...) from its own.
     """
 
@@ -40,6 +42,17 @@ class Stream:
 def uniform(bits, low, high):
     """uint32 -> float32, uniform in [low, high) on a grid of 2**24 steps."""
     return low + (high - low) * (tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2. ** -24)
+
+
+def normal(bits):
+    """uint32 [..., 2 * n] -> float32 [..., n], standard normal (Box and Muller 1958), within +-5.8.
+
+    Not by the inverse of the error function, for which compiled and uncompiled code use different approximations.
+    """
+    # Middles of 2**23 steps: exact in float32, and never 0 or 1.
+    middles = (tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) + .5) * 2. ** -23
+    first, second = tf.split(middles, 2, axis=-1)
+    return tf.sqrt(-2. * tf.math.log(first)) * tf.cos(2 * math.pi * second)
 
 
 def choose(bits, count, below=None):

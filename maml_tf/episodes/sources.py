@@ -2,9 +2,10 @@
 import dataclasses
 from typing import Any, Callable
 
-from maml_tf.episodes.omniglot import omniglot
+from maml_tf.episodes import omniglot
 from maml_tf.episodes.sinusoid import Sinusoid
 from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.errors import UserError
 from maml_tf.networks import ConvNet, FullyConnected
 
 
@@ -12,42 +13,99 @@ from maml_tf.networks import ConvNet, FullyConnected
 class Source:
     """One row of the table; the defaults are the reference's."""
     load: Callable[[Any], Any]  # flags -> an object with `tasks(split, spec, seed)`, `objective`, `input_shape`
-    network: Callable[[Any, Any, int], Any]  # (flags, loaded source, output_dim) -> network
+    input_shape: Callable[[Any], tuple]  # flags -> the shape of one input, known without any data
+    network: Callable[[Any, tuple, int], Any]  # (flags, input_shape, output_dim) -> network
     classification: bool
     print_every: int  # iterations between lines on the screen
     iterations_per_call: int  # small enough for a lively progress bar, large enough to hide Python
+    output_dim: int = 1  # of regression; in classification it is the way
     validate_every: int | None = None  # None: endless tasks, nothing to overfit
     eval_steps: int = 10
     train_query: int | None = None  # query examples per class in training; None: as many as support examples
     clip: float | None = None  # bound of every entry of the meta-gradient
     inputs: str = 'images, pixels from 0 to 1'  # what an exported model is to be fed
+    varying: bool = False  # regression whose tasks differ in their number of examples
 
 
 def _image_network(head):
-    def network(flags, source, output_dim):
+    def network(flags, input_shape, output_dim):
         if flags.conv:
-            return ConvNet(source.input_shape, output_dim, flags.num_filters, flags.norm, flags.max_pool, head)
-        return FullyConnected(source.input_shape, output_dim, (256, 128, 64, 64), flags.norm)
+            return ConvNet(input_shape, output_dim, flags.num_filters, flags.norm, flags.max_pool, head)
+        return FullyConnected(input_shape, output_dim, (256, 128, 64, 64), flags.norm)
     return network
 
 
+def _small_network(flags, input_shape, output_dim):
+    return FullyConnected(input_shape, output_dim, (40, 40), flags.norm)
+
+
+def _regression(load, input_dim, **kwargs):
+    return Source(load=load, input_shape=lambda flags: (input_dim(flags),), network=_small_network,
+                  classification=False, print_every=1000, iterations_per_call=200, inputs='x', **kwargs)
+
+
+def _images(load, side, channels=3, head='flatten', **kwargs):
+    """A row of images that are `side` pixels large unless --image_size says otherwise."""
+    def input_shape(flags):
+        size = flags.image_size or side
+        return size, size, channels
+    return Source(load=load, input_shape=input_shape, network=_image_network(head), classification=True,
+                  print_every=100, validate_every=500, **kwargs)
+
+
+def _of_size(side, name):
+    """Checks --image_size of a set whose images have one size."""
+    def check(flags):
+        if flags.image_size not in (None, side):
+            raise UserError(f'--image_size={flags.image_size}: {name} has {side}x{side} images')
+    return check
+
+
+# The loaders import what they need when they are called: TFDS takes seconds and defines flags.
+
 def _miniimagenet(flags):
-    from maml_tf.episodes.miniimagenet import miniimagenet  # Imports TFDS, which takes seconds and defines a flag.
+    from maml_tf.episodes.miniimagenet import miniimagenet
+    _of_size(84, 'miniImageNet')(flags)
     return miniimagenet(flags.data_dir, flags.manual_dir)
 
 
+def _tieredimagenet(flags):
+    from maml_tf.episodes.tieredimagenet import tieredimagenet
+    _of_size(84, 'tieredImageNet')(flags)
+    return tieredimagenet(flags.data_dir, flags.manual_dir)
+
+
+def _cifar_fs(flags):
+    from maml_tf.episodes.cifar import cifar_fs
+    _of_size(32, 'CIFAR-FS')(flags)
+    return cifar_fs(flags.data_dir)
+
+
+def _fc100(flags):
+    from maml_tf.episodes.cifar import fc100
+    _of_size(32, 'FC100')(flags)
+    return fc100(flags.data_dir)
+
+
+def _cub(flags):
+    from maml_tf.episodes.cub import cub
+    names = ('cub', 'cub_meta_dataset')
+    split = flags.class_split or names[0]
+    if split not in names:
+        raise UserError(f'--class_split={split}: CUB has {" and ".join(names)}')
+    return cub(flags.data_dir, flags.image_size or 84, split)
+
+
 SOURCES = {
-    'sinusoid': Source(
-        load=lambda flags: Sinusoid(oracle=flags.baseline == 'oracle'),
-        network=lambda flags, source, output_dim: FullyConnected(source.input_shape, output_dim, (40, 40), flags.norm),
-        classification=False, print_every=1000, iterations_per_call=200, inputs='x'),
-    'miniimagenet': Source(
-        load=_miniimagenet, network=_image_network('flatten'), classification=True, print_every=100,
-        iterations_per_call=1, validate_every=500, train_query=15, clip=10.),
-    'omniglot': Source(
-        load=lambda flags: omniglot(flags.data_dir), network=_image_network('mean'),
-        classification=True, print_every=100, iterations_per_call=5, validate_every=500,
-        inputs='28x28 images, ink 1 on background 0'),
+    'sinusoid': _regression(lambda flags: Sinusoid(oracle=flags.baseline == 'oracle'),
+                            lambda flags: 3 if flags.baseline == 'oracle' else 1),
+    'miniimagenet': _images(_miniimagenet, 84, iterations_per_call=1, train_query=15, clip=10.),
+    'tieredimagenet': _images(_tieredimagenet, 84, iterations_per_call=1, train_query=15),
+    'cifar_fs': _images(_cifar_fs, 32, iterations_per_call=5, train_query=15),
+    'fc100': _images(_fc100, 32, iterations_per_call=5, train_query=15),
+    'cub': _images(_cub, 84, iterations_per_call=1, train_query=15),
+    'omniglot': _images(lambda flags: omniglot.omniglot(flags.data_dir, omniglot.from_flags(flags)), 28, channels=1,
+                        head='mean', iterations_per_call=5, inputs='28x28 images, ink 1 on background 0'),
 }
 
 
@@ -57,8 +115,16 @@ def episode_spec(flags, training=False):
     The reference queries as many examples as it adapts to, also where training uses more (15 on miniImageNet).
     """
     source = SOURCES[flags.datasource]
-    query = training and source.train_query or flags.update_batch_size
-    return EpisodeSpec(way=flags.num_classes if source.classification else 1, shot=flags.update_batch_size, query=query)
+    way, shot, query = flags.num_classes, flags.update_batch_size, flags.test_query
+    ranges = {}
+    if training:
+        way = flags.train_num_classes or way
+        shot = flags.update_batch_size if flags.train_update_batch_size == -1 else flags.train_update_batch_size
+        query = flags.train_query or source.train_query
+        ranges = {'least_way': flags.train_way_from, 'least_shot': flags.train_shot_from,
+                  'leave_to_query': flags.leave_to_query}
+    return EpisodeSpec(way=way if source.classification else 1, shot=shot, query=query or shot,
+                       within_groups=flags.within_groups, **ranges)
 
 
 def define_flags(flags):
@@ -69,8 +135,26 @@ def define_flags(flags):
                         '--manual_dir')
     flags.DEFINE_string('manual_dir', None, 'folder with the raw files of a set that cannot be downloaded, prepared '
                         'once into --data_dir (default: downloads/manual in it)')
+    flags.DEFINE_integer('image_size', None, 'side of the images in pixels (default: by data source)', lower_bound=1)
+    flags.DEFINE_string('class_split', None, 'which published split into classes: omniglot cbfinn, vinyals or lake '
+                        '(default cbfinn); cub cub or cub_meta_dataset (default cub)')
     flags.DEFINE_integer('num_classes', 5, 'number of classes in classification (5 for 5-way)', lower_bound=2)
     flags.DEFINE_integer('update_batch_size', 5, 'number of examples per class in the inner gradient update (K for '
-                         'K-shot learning); as many are held back as queries', lower_bound=1)
+                         'K-shot learning)', lower_bound=1)
+    flags.DEFINE_integer('test_query', None, 'queries per class in validation and test (default: as many as '
+                         '--update_batch_size, as the reference)', lower_bound=1)
+    flags.DEFINE_integer('train_num_classes', None, 'number of classes in training, where evaluation differs',
+                         lower_bound=2)
+    flags.DEFINE_integer('train_query', None, 'queries per class in training (default: by data source; sinusoid and '
+                         'omniglot: as many as the shots)', lower_bound=1)
+    flags.DEFINE_enum('train_on', 'train', ['train', 'trainval'], 'trainval: train on the validation classes too, for a '
+                      'last run whose settings are chosen (Snell et al. 2017)')
+    flags.DEFINE_integer('train_way_from', None, 'draw the way of each training task, from this to the way',
+                         lower_bound=2)
+    flags.DEFINE_integer('train_shot_from', None, 'draw the shots of each training task, from this to the shots',
+                         lower_bound=1)
+    flags.DEFINE_bool('leave_to_query', False, 'a training task that drew fewer shots queries the others')
+    flags.DEFINE_bool('within_groups', False, 'all classes of a task from one group: an alphabet, a super-category')
     flags.DEFINE_enum('baseline', None, ['oracle'], 'oracle: the sinusoid\'s amplitude and phase are given as input, '
                       'and all iterations are pretraining')
+    omniglot.define_flags(flags)

@@ -10,6 +10,9 @@ def data_directory():
 
 
 def class_names(name):
-    """{'train', 'val', 'test': [class names]} of the published split `name`, for example 'omniglot_cbfinn'."""
-    folder = data_directory() / name
-    return {split: (folder / f'{split}.txt').read_text('utf-8').split('\n')[:-1] for split in ('train', 'val', 'test')}
+    """{'train', 'val', 'test': [class names]} of the published split `name`, for example 'omniglot_cbfinn'.
+
+    A split without validation classes (omniglot_lake) has no 'val'.
+    """
+    files = {split: data_directory() / name / f'{split}.txt' for split in ('train', 'val', 'test')}
+    return {split: file.read_text('utf-8').split('\n')[:-1] for split, file in files.items() if file.is_file()}
