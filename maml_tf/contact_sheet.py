@@ -13,10 +13,9 @@ quiet.import_tensorflow()
 
 import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
 
 from maml_tf import command_line, evaluate  # noqa: E402
-from maml_tf.episodes.images import ImageTasks  # noqa: E402
 from maml_tf.episodes.sources import SOURCES, episode_spec  # noqa: E402
 from maml_tf.errors import UserError  # noqa: E402
 
@@ -82,13 +81,15 @@ def _short(name, longest=16):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'unknown argument {argv[1]!r}: every option has the form --name=value')
+    logging.set_verbosity(logging.WARNING)
     values = flags.FLAGS
     try:
         spec = episode_spec(values, training=values.split == 'train')
         seed = values.seed if values.split == 'train' else evaluate.TASK_SEED
-        tasks = SOURCES[values.datasource].load(values).tasks(values.split, spec, seed)
-        if not isinstance(tasks, ImageTasks):
-            raise UserError(f'--datasource={values.datasource}: has no images to look at')
+        source = SOURCES[values.datasource]
+        if not source.classification:
+            raise UserError(f'--datasource={values.datasource}: has no images by class to look at')
+        tasks = source.load(values).tasks(values.split, spec, seed)
         draw(values.output, tasks, values.tasks, f'{values.datasource}: the first {values.tasks} '
              f'{values.split} tasks, {spec.way}-way {spec.shot}-shot')
     except UserError as error:

@@ -26,6 +26,11 @@ def evaluator(learner, draw, steps, chunk=25):
     return evaluate
 
 
+def chunk(spec, examples=1000):
+    """How many tasks of an EpisodeSpec to evaluate at once: about `examples` examples, and not more than 25 tasks."""
+    return max(1, min(25, examples // (spec.way * (spec.shot + spec.query))))
+
+
 def define_flags(flags):
     """Flags of evaluation."""
     flags.DEFINE_bool('train', True, 'True: train, then evaluate; False: evaluate a trained model')

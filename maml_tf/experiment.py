@@ -11,7 +11,6 @@ from maml_tf import export as exporting
 from maml_tf import run_directory as runs
 from maml_tf import train as training
 from maml_tf.episodes import manifest
-from maml_tf.episodes.images import ImageTasks
 from maml_tf.episodes.sources import SOURCES, episode_spec
 from maml_tf.errors import UserError
 from maml_tf.init_from import load_weights
@@ -130,7 +129,7 @@ class Experiment:
                 'val' not in self.source.splits:
             return None
         score = evaluate.evaluator(self.learner, self.source.tasks('val', self.spec, evaluate.TASK_SEED),
-                                   self.flags.num_updates)
+                                   self.flags.num_updates, evaluate.chunk(self.spec))
         return lambda: score(VALIDATION_TASKS).mean(0)
 
     def evaluate(self):
@@ -146,9 +145,10 @@ class Experiment:
             origin = f'iteration {iteration} of {max(iteration, self.iterations)}'
         tasks = self._evaluation_tasks()
         protocol = self._protocol(tasks)
-        if flags.write_tasks:
+        if flags.write_tasks and self.defaults.classification:
             manifest.write(flags.write_tasks, tasks, flags.test_tasks, protocol)
-        scores = evaluate.evaluator(self.learner, tasks, self.defaults.eval_steps)(flags.test_tasks)
+        scores = evaluate.evaluator(self.learner, tasks, self.defaults.eval_steps,
+                                    evaluate.chunk(self.spec))(flags.test_tasks)
         way = f'{self.spec.way}-way ' if self.defaults.classification else ''
         heading = (f'on {len(scores)} {flags.datasource} {"test" if flags.test_set else "validation"} tasks, '
                    f'{way}{self.spec.shot}-shot, {origin}')
@@ -169,7 +169,7 @@ class Experiment:
     def _protocol(self, tasks):
         """Which tasks are evaluated: runs that share it were scored on the same tasks."""
         identity = {'tasks_sha256': manifest.fingerprint(tasks, self.flags.test_tasks)} if \
-            isinstance(tasks, ImageTasks) else {}
+            self.defaults.classification else {}
         return {'datasource': self.flags.datasource, 'split': self._split, 'way': self.spec.way,
                 'shot': self.spec.shot, 'query': self.spec.query, 'task_seed': evaluate.TASK_SEED, **identity}
 

@@ -1,7 +1,6 @@
 """Every flagfile parses, builds its learner, and has its paper's figure beside it."""
 import functools
 import json
-import types
 
 import pytest
 from absl import flags
@@ -12,7 +11,6 @@ from maml_tf.episodes.sources import SOURCES, episode_spec
 from maml_tf.run_directory import experiment_string
 
 FLAGFILES = sorted((ROOT / 'flags').glob('*/*.flags'))
-INPUTS = {'sinusoid': (1,), 'omniglot': (28, 28, 1), 'miniimagenet': (84, 84, 3)}
 
 
 class Flags:
@@ -34,7 +32,7 @@ def test_flagfile(flagfile):
     assert experiment_string(values).startswith(f'cls_{values.num_classes}.mbs_{values.meta_batch_size}.')
     source = SOURCES[values.datasource]
     spec = episode_spec(values, training=True)
-    network = source.network(values, types.SimpleNamespace(input_shape=INPUTS[values.datasource]), spec.way)
+    network = source.network(values, source.input_shape(values), spec.way)
     learner = algorithms.registry()[values.algorithm].from_flags(values, network, None)
     assert learner.count_params() > 1000
     words = flagfile.stem.split('_')

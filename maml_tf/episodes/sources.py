@@ -2,7 +2,8 @@
 import dataclasses
 from typing import Any, Callable
 
-from maml_tf.episodes import omniglot
+from maml_tf.episodes import function_families, omniglot
+from maml_tf.episodes.gaussian_process import GaussianProcess
 from maml_tf.episodes.sinusoid import Sinusoid
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
@@ -24,7 +25,6 @@ class Source:
     train_query: int | None = None  # query examples per class in training; None: as many as support examples
     clip: float | None = None  # bound of every entry of the meta-gradient
     inputs: str = 'images, pixels from 0 to 1'  # what an exported model is to be fed
-    varying: bool = False  # regression whose tasks differ in their number of examples
 
 
 def _image_network(head):
@@ -96,9 +96,40 @@ def _cub(flags):
     return cub(flags.data_dir, flags.image_size or 84, split)
 
 
+def _directory(flags):
+    from maml_tf.episodes.directory import directory
+    training, evaluation = episode_spec(flags, training=True), episode_spec(flags)
+    by_split = lambda size: {'train': size(training), 'val': size(evaluation), 'test': size(evaluation)}
+    return directory(flags.data_dir, flags.image_size or 84, flags.split_file, way=by_split(lambda spec: spec.way),
+                     least=by_split(lambda spec: spec.shot + spec.query))
+
+
+def _celeba(flags):
+    from maml_tf.episodes.celeba import celeba
+    from maml_tf.episodes.image_completion import ImageCompletion
+    return ImageCompletion(celeba(flags.data_dir, flags.image_size or 32), flags.query_contains_support)
+
+
+def _family(name):
+    return _regression(lambda flags: getattr(function_families, name)(flags.dimension), lambda flags: flags.dimension)
+
+
+def _sinusoid(frequency):
+    parameters = 2 if frequency is None else 3
+    return _regression(lambda flags: Sinusoid(flags.baseline == 'oracle', frequency),
+                       lambda flags: 1 + parameters * (flags.baseline == 'oracle'))
+
+
 SOURCES = {
-    'sinusoid': _regression(lambda flags: Sinusoid(oracle=flags.baseline == 'oracle'),
-                            lambda flags: 3 if flags.baseline == 'oracle' else 1),
+    'sinusoid': _sinusoid(None),
+    'sinusoid_frequency': _sinusoid((.8, 1.2)),
+    'gaussian_process': _regression(lambda flags: GaussianProcess(flags.query_contains_support), lambda flags: 1),
+    'linear': _family('Linear'),
+    'sparse_linear': _family('SparseLinear'),
+    'decision_tree': _family('DecisionTree'),
+    'two_layer_network': _family('TwoLayerNetwork'),
+    'celeba': _regression(_celeba, lambda flags: 2, output_dim=3),
+    'directory': _images(_directory, 84, iterations_per_call=1),
     'miniimagenet': _images(_miniimagenet, 84, iterations_per_call=1, train_query=15, clip=10.),
     'tieredimagenet': _images(_tieredimagenet, 84, iterations_per_call=1, train_query=15),
     'cifar_fs': _images(_cifar_fs, 32, iterations_per_call=5, train_query=15),
@@ -131,8 +162,10 @@ def define_flags(flags):
     """Flags of the data."""
     flags.DEFINE_enum('datasource', 'sinusoid', list(SOURCES), 'where the tasks come from')
     flags.DEFINE_string('data_dir', None, 'TensorFlow Datasets directory with the prepared data (default: '
-                        "TFDS's own); Omniglot is downloaded to it where it is missing, miniImageNet needs "
-                        '--manual_dir')
+                        "TFDS's own, where what can be downloaded is); --datasource=directory: your folder of class "
+                        'folders')
+    flags.DEFINE_string('split_file', None, 'directory: csv file with the columns class and split (train, val, test) '
+                        '(default: by the names of the classes, always alike)')
     flags.DEFINE_string('manual_dir', None, 'folder with the raw files of a set that cannot be downloaded, prepared '
                         'once into --data_dir (default: downloads/manual in it)')
     flags.DEFINE_integer('image_size', None, 'side of the images in pixels (default: by data source)', lower_bound=1)
@@ -155,6 +188,9 @@ def define_flags(flags):
                          lower_bound=1)
     flags.DEFINE_bool('leave_to_query', False, 'a training task that drew fewer shots queries the others')
     flags.DEFINE_bool('within_groups', False, 'all classes of a task from one group: an alphabet, a super-category')
+    flags.DEFINE_integer('dimension', 20, 'dimension of x in the function families (linear ... two_layer_network)',
+                         lower_bound=1)
+    flags.DEFINE_bool('query_contains_support', False, 'gaussian_process, celeba: the support points are queried too')
     flags.DEFINE_enum('baseline', None, ['oracle'], 'oracle: the sinusoid\'s amplitude and phase are given as input, '
                       'and all iterations are pretraining')
     omniglot.define_flags(flags)
