@@ -45,7 +45,7 @@ def check_same_model(flags, recorded):
     """Raises UserError, naming the flag, where a run's flags.txt ({name: text}) describes another network."""
     fixed = ['num_classes'] if algorithms.registry()[flags.algorithm].fixed_way else []
     for name in ('algorithm', 'datasource', *fixed, 'baseline', 'norm', 'num_filters', 'conv', 'max_pool',
-                 'image_size'):
+                 'image_size', *run_directory.private_flags(flags)):
         now = flags[name].value if flags[name].value is None else str(flags[name].value)
         if recorded and recorded.get(name) != now:
             raise UserError(f'--{name}={now}: the run in --logdir={flags.logdir} has --{name}={recorded.get(name)}. '

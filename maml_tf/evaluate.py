@@ -1,8 +1,8 @@
 """Evaluation: the metric before adaptation and after every inner step, over many tasks."""
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from maml_tf import progress
 from maml_tf.episodes.streaming import on_fresh_tasks
 
 # Not the training seed: every run, whatever its algorithm and seed, is scored on the same tasks.
@@ -20,7 +20,7 @@ def evaluator(learner, draw, steps, chunk=25):
 
     def evaluate(tasks):
         # The last chunk may draw more tasks than are asked for: XLA compiles per shape, and tasks are endless.
-        starts = tqdm(range(0, tasks, chunk), 'evaluating', unit='chunk', delay=5, leave=False, dynamic_ncols=True)
+        starts = progress.bar(range(0, tasks, chunk), 'evaluating', unit='chunk', delay=5, leave=False)
         chunks = [score(tf.constant(start, tf.int64)).numpy() for start in starts]
         return np.concatenate(chunks)[:tasks]
     return evaluate

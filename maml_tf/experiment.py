@@ -6,15 +6,15 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from maml_tf import algorithms, command_line, distribute, evaluate, plots, report
+from maml_tf import algorithms, command_line, distribute, evaluate, pictures, report
 from maml_tf import export as exporting
 from maml_tf import run_directory as runs
 from maml_tf import train as training
 from maml_tf.episodes import manifest
 from maml_tf.episodes.sources import SOURCES, episode_spec
 from maml_tf.errors import UserError
+from maml_tf.export_embedding import check_has_embedding, export_embedding
 from maml_tf.init_from import load_weights
-from maml_tf.intervals import summarise
 from maml_tf.variables import named
 
 VALIDATION_TASKS = 100
@@ -27,8 +27,9 @@ class Experiment:
     """
 
     def __init__(self, flags):
-        if flags.export_dir:
-            exporting.check_new(flags.export_dir)  # Before hours of training rather than after.
+        for flag in ('export_dir', 'export_embedding_dir'):
+            if flags[flag].value:
+                exporting.check_new(flags[flag].value, flag)  # Before hours of training rather than after.
         self.flags, self.defaults, self.spec = flags, SOURCES[flags.datasource], episode_spec(flags)
         self.pretrain_iterations, self.metatrain_iterations = flags.pretrain_iterations, flags.metatrain_iterations
         if flags.baseline == 'oracle':
@@ -42,9 +43,12 @@ class Experiment:
         keras.utils.set_random_seed(flags.seed)  # for the initial weights of Keras layers
         with self.strategy.scope():
             self.learner = algorithms.registry()[flags.algorithm].from_flags(flags, network, self.source.objective)
-            self.optimizers = {phase: training.adam(flags.meta_lr, flags.meta_lr_halve_every) for phase in ('pretrain', 'metatrain')}
+            self.optimizers = {phase: training.adam(flags.meta_lr, flags.meta_lr_halve_every)
+                               for phase in ('pretrain', 'metatrain')}
             self.ops = {phase: op(self.learner, self.optimizers[phase]) for phase, op in
                         {'pretrain': training.pretrain_op, 'metatrain': training.metatrain_op}.items()}
+        if flags.export_embedding_dir:
+            check_has_embedding(self.learner)
         variables = {phase: named(optimizer.variables) for phase, optimizer in self.optimizers.items()}
         self.directory = runs.RunDirectory(pathlib.Path(flags.logdir) / runs.experiment_string(flags),
                                            {runs.LEARNER: self.learner.named_variables(), **variables})
@@ -98,8 +102,8 @@ class Experiment:
             raise UserError(f'--train_num_classes={spec.way}: {self.flags.algorithm} has one output per class, so '
                             f'training and evaluation share --num_classes, {self.spec.way}')
         if spec.varies and not self.learner.takes_masks:
-            raise UserError(f'--train_way_from, --train_shot_from: {self.flags.algorithm} with --norm={self.flags.norm} '
-                            'takes tasks of one size only')
+            raise UserError(f'--train_way_from, --train_shot_from: {self.flags.algorithm} with '
+                            f'--norm={self.flags.norm} takes tasks of one size only')
         return spec
 
     @property
@@ -156,15 +160,12 @@ class Experiment:
         report.write(directory.path, scores, report.results(
             scores, self.metric, protocol, flags.seed, iteration, command_line.as_dict(flags)),
             flags.update_batch_size, flags.update_lr)
-        means, _, ci95 = summarise(scores)
-        plots.metric_by_step(directory.path / 'adaptation_by_step.png', means, ci95, self.metric,
-                             f'{flags.algorithm}, {flags.datasource} {way}{self.spec.shot}-shot, {len(scores)} tasks')
-        plots.learning_curve(directory.path / 'learning_curve.png', directory.metrics(), self.metric)
-        if hasattr(self.source, 'curves'):
-            self._draw_fits(self._split)
+        self._draw(scores, tasks, way)
         print(f'Pictures and results.json: {directory.path}')
         if flags.export_dir:
             self._export(iteration)
+        if flags.export_embedding_dir:
+            self._export_embedding(iteration)
 
     def _protocol(self, tasks):
         """Which tasks are evaluated: runs that share it were scored on the same tasks."""
@@ -183,12 +184,21 @@ class Experiment:
                              'iteration': iteration, 'flags': command_line.as_dict(flags)})
         print(f'SavedModel: {flags.export_dir}')
 
-    def _draw_fits(self, split, tasks=3, points=200):
-        """Draws the first tasks: the true curve, and the prediction before and after some numbers of steps."""
-        steps = self.defaults.eval_steps
-        task = self.source.curves(split, self.spec, evaluate.TASK_SEED, tasks, points)
-        outputs = self.learner.query_outputs(task, steps)
-        shown = sorted({0, 1, steps})
-        plots.fits(self.directory.path / 'fits.png', task, {step: outputs[step] for step in shown},
-                   f'{self.flags.algorithm}: {self.flags.datasource}, {self.spec.shot} support points, '
-                   f'the first {tasks} {split} tasks')
+    def _export_embedding(self, iteration):
+        """Writes the encoder of the evaluated learner as a SavedModel."""
+        export_embedding(self.learner, self.flags.export_embedding_dir, self.source.input_shape, {
+            'inputs': self.defaults.inputs, 'iteration': iteration, 'flags': command_line.as_dict(self.flags)})
+        print(f'SavedModel of the embedding: {self.flags.export_embedding_dir}')
+
+    def _draw(self, scores, tasks, way):
+        """The pictures beside results.json."""
+        path, kind = self.directory.path, f'{self.flags.algorithm}, {self.flags.datasource} {way}{self.spec.shot}-shot'
+        pictures.of_scores(path, scores, self.metric, self.directory.metrics(), f'{kind}, {len(scores)} tasks')
+        if self.defaults.classification:
+            pictures.of_image_task(path, self.learner, tasks, f'{kind}: the first {self._split} task')
+        elif hasattr(self.source, 'curves'):
+            shown = 3
+            task = self.source.curves(self._split, self.spec, evaluate.TASK_SEED, shown, 200)
+            pictures.of_curves(path, self.learner, task, self.defaults.eval_steps,
+                               f'{self.flags.algorithm}: {self.flags.datasource}, {self.spec.shot} support points, '
+                               f'the first {shown} {self._split} tasks')

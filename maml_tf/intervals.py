@@ -1,4 +1,4 @@
-"""Means over tasks and how sure they are. Free of TensorFlow, so that commands which only read results start at once."""
+"""Means over tasks and how sure they are; without TensorFlow, so that commands that only read results start at once."""
 import numpy as np
 
 

@@ -56,7 +56,7 @@ class Learner(keras.Model):
         return self.predict_query(state, task.query_x)[tf.newaxis]
 
     def shots(self, support_y, mask=None):
-        """Support examples per class, [tasks, way*shot, way] -> a number; with a mask [tasks], the mean over classes."""
+        """Support examples per class, [tasks, way*shot, way] -> a number; with a mask their mean, [tasks]."""
         if mask is None:
             return tf.shape(support_y)[1] / tf.shape(support_y)[2]
         classes = tf.reduce_sum(tf.reduce_max(support_y, axis=1), axis=-1)

@@ -10,12 +10,12 @@ TITLES = {'loss': 'Mean squared error', 'accuracy': 'Accuracy'}
 
 
 def table(scores, metric, heading):
-    """The screen's table: one row per gradient step. scores: [tasks, steps + 1]."""
-    form = '{:>14}{:>10}{:>10}{:>16}'
+    """The screen's table: one row per gradient step, one alone without steps. scores: [tasks, steps + 1]."""
+    form = '{:>14}{:>10}{:>10}{:>16}' if scores.shape[1] > 1 else '{:.0}{:>10}{:>10}{:>16}'
     show = '{:.2%}'.format if metric == 'accuracy' else '{:.4f}'.format
     lines = [f'{TITLES[metric]} {heading}', form.format('gradient steps', 'mean', 'std', '95% interval')]
     for step, (mean, deviation, half) in enumerate(zip(*summarise(scores))):
-        lines.append(form.format(step, show(mean), show(deviation), '± ' + show(half)))
+        lines.append(form.format(str(step), show(mean), show(deviation), '± ' + show(half)))
     return '\n'.join(lines)
 
 
@@ -26,8 +26,8 @@ def results(scores, metric, protocol, seed, iteration, flags):
     """
     means, deviations, ci95 = summarise(scores)
     return {'metric': metric, 'inner_steps': list(range(len(means))), 'mean': means.tolist(),
-            'std': deviations.tolist(), 'ci95': ci95.tolist(), 'tasks': len(scores), 'split': protocol['split'], 'seed': seed,
-            'iteration': iteration, 'protocol': protocol, 'flags': flags}
+            'std': deviations.tolist(), 'ci95': ci95.tolist(), 'tasks': len(scores), 'split': protocol['split'],
+            'seed': seed, 'iteration': iteration, 'protocol': protocol, 'flags': flags}
 
 
 def write(directory, scores, content, update_batch_size, update_lr):
@@ -39,7 +39,8 @@ def write(directory, scores, content, update_batch_size, update_lr):
     write_atomically(directory / 'results.json', json.dumps(content, indent=1) + '\n')
     header = [f'update{step}' for step in content['inner_steps']]
     write_atomically(directory / 'scores.csv', _csv(header, scores))
-    write_atomically(directory / f'test_ubs{update_batch_size}_stepsize{update_lr}.csv', _csv(header, summarise(scores)))
+    summary = _csv(header, summarise(scores))
+    write_atomically(directory / f'test_ubs{update_batch_size}_stepsize{update_lr}.csv', summary)
 
 
 def _csv(header, rows):

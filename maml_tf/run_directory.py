@@ -13,16 +13,16 @@ from maml_tf.errors import UserError
 
 # Flags of this package that make another run of it, and stand in its name where they are not the default.
 TRAINING_FLAGS = ('class_split', 'rotations', 'image_size', 'ink', 'resize', 'train_on', 'train_query',
-                  'train_way_from', 'train_shot_from', 'leave_to_query', 'within_groups', 'dimension', 'query_contains_support',
-                  'meta_lr_halve_every')
+                  'train_way_from', 'train_shot_from', 'leave_to_query', 'within_groups', 'dimension',
+                  'query_contains_support', 'meta_lr_halve_every')
 CHECKPOINTS_KEPT = 10  # as the reference
 LEARNER, VALUE = 'learner', '/.ATTRIBUTES/VARIABLE_VALUE'  # a variable's key is learner/<name>/.ATTRIBUTES/...
 
 
 def experiment_string(flags):
     """The reference's name of a run; what it does not know (algorithm, pretraining, seed) is added at the end."""
-    parts = [f'cls_{flags.train_num_classes or flags.num_classes}.mbs_{flags.meta_batch_size}.ubs_{train_update_batch_size(flags)}'
-             f'.numstep{flags.num_updates}.updatelr{train_update_lr(flags)}']
+    parts = [f'cls_{flags.train_num_classes or flags.num_classes}.mbs_{flags.meta_batch_size}'
+             f'.ubs_{train_update_batch_size(flags)}.numstep{flags.num_updates}.updatelr{train_update_lr(flags)}']
     parts += [f'hidden{flags.num_filters}'] * (flags.num_filters != 64) + ['maxpool'] * flags.max_pool
     parts += ['stopgrad'] * flags.stop_grad + [flags.baseline or '']
     parts += [{'batch_norm': 'batchnorm', 'layer_norm': 'layernorm', 'None': 'nonorm'}[flags.norm]]
@@ -31,8 +31,14 @@ def experiment_string(flags):
         # The reference gives its pretrained baseline and its MAML the same name, and resumes one from the other.
         parts += ['.pretrain' + (str(flags.pretrain_iterations) if flags.metatrain_iterations else '')]
     parts += [f'.seed{flags.seed}' if flags.seed else '']
-    parts += [f'.{name}_{flags[name].value}' for name in TRAINING_FLAGS if flags[name].value != flags[name].default]
+    parts += [f'.{name}_{flags[name].value}' for name in (*TRAINING_FLAGS, *private_flags(flags))
+              if flags[name].value != flags[name].default]
     return ''.join(parts)
+
+
+def private_flags(flags):
+    """Names of the flags that belong to the algorithm alone."""
+    return sorted(name for name in flags if name.startswith(f'{flags.algorithm}_'))
 
 
 def train_update_batch_size(flags):

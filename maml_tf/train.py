@@ -6,8 +6,8 @@ import time
 
 import keras
 import tensorflow as tf
-from tqdm import tqdm
 
+from maml_tf import progress
 from maml_tf.episodes.streaming import on_fresh_tasks, streams
 from maml_tf.errors import UserError
 from maml_tf.interrupts import Interrupts
@@ -131,9 +131,7 @@ def train(operations, schedule, start, run_directory, metric_name, validate=None
     run, phase, mean = None, None, _Mean()
     best, sign = run_directory.best_score(start), 1 if metric_name == 'accuracy' else -1
     began, seconds_before = time.monotonic(), run_directory.seconds()
-    # A log file wants a line now and then, a terminal a lively bar.
-    bar = tqdm(total=schedule.iterations, initial=start, unit='it', mininterval=.1 if sys.stderr.isatty() else 30,
-               dynamic_ncols=True)
+    bar = progress.bar(total=schedule.iterations, initial=start, unit='it')
     with bar, Interrupts() as interrupts:
         for first, count in schedule.calls(start):
             if (new_phase := 'pretrain' if first < schedule.pretrain_iterations else 'metatrain') != phase:

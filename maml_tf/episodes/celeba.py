@@ -1,8 +1,8 @@
 """CelebA (Liu et al. 2015), aligned faces, through TensorFlow Datasets: small images without classes."""
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from maml_tf import progress
 from maml_tf.episodes.images import ClassImages, ImageClasses
 
 HEIGHT, WIDTH = 218, 178
@@ -39,8 +39,9 @@ def celeba(data_dir=None, side=32):
             decoders=tfds.decode.PartialDecoding({'image': True}, {'image': tfds.decode.SkipDecoding()}))
         batches = examples.map(shrink, num_parallel_calls=tf.data.AUTOTUNE).batch(500).prefetch(2)
         images, end = np.empty([total, side, side, 3], np.uint8), 0
-        for pixels in tqdm(batches.as_numpy_iterator(), f'reading CelebA {split}', -(-total // 500), delay=3,
-                           leave=False):
+        batches = progress.bar(batches.as_numpy_iterator(), f'reading CelebA {split}', total=-(-total // 500), delay=3,
+                               leave=False)
+        for pixels in batches:
             start, end = end, end + len(pixels)
             images[start:end] = pixels
         return ClassImages(images, np.array([total]))

@@ -2,8 +2,8 @@
 import dataclasses
 
 import numpy as np
-from tqdm import tqdm
 
+from maml_tf import progress
 from maml_tf.episodes.images import ClassImages, ImageClasses
 from maml_tf.episodes.sampling import ROTATIONS
 from maml_tf.episodes.splits import class_names
@@ -81,13 +81,14 @@ def _drawings(builder, convention):
     import tensorflow as tf
     import tensorflow_datasets as tfds
     from PIL import Image
-    size, total = (convention.side, convention.side), sum(builder.info.splits[s].num_examples for s in ('train', 'test'))
+    size = (convention.side, convention.side)
+    total = sum(builder.info.splits[split].num_examples for split in ('train', 'test'))
     grey = lambda example: (tf.image.decode_png(example['image'], channels=1)[..., 0], example['label'])
     examples = builder.as_dataset(split='train+test', decoders={'image': tfds.decode.SkipDecoding()})
     batches = examples.map(grey, num_parallel_calls=tf.data.AUTOTUNE).batch(500).prefetch(2).as_numpy_iterator()
     images, labels = np.empty([total, *size], np.uint8), np.empty(total, int)
     end = 0
-    for pixels, numbers in tqdm(batches, 'reading Omniglot', total=-(-total // 500), delay=3, leave=False):
+    for pixels, numbers in progress.bar(batches, 'reading Omniglot', total=-(-total // 500), delay=3, leave=False):
         start, end = end, end + len(numbers)
         images[start:end] = [Image.fromarray(image).resize(size, Image.Resampling[convention.resize.upper()])
                              for image in pixels]

@@ -180,7 +180,7 @@ def define_flags(flags):
                          lower_bound=2)
     flags.DEFINE_integer('train_query', None, 'queries per class in training (default: by data source; sinusoid and '
                          'omniglot: as many as the shots)', lower_bound=1)
-    flags.DEFINE_enum('train_on', 'train', ['train', 'trainval'], 'trainval: train on the validation classes too, for a '
+    flags.DEFINE_enum('train_on', 'train', ['train', 'trainval'], 'trainval: the validation classes too, for a '
                       'last run whose settings are chosen (Snell et al. 2017)')
     flags.DEFINE_integer('train_way_from', None, 'draw the way of each training task, from this to the way',
                          lower_bound=2)
