@@ -1,5 +1,8 @@
 """The flags as a whole: asked of each module, shown by --help, written down to be replayed."""
+import functools
 import sys
+
+import absl.flags
 
 from maml_tf import algorithms, distribute, evaluate, export, inner_loop, networks, run_directory, train
 from maml_tf.episodes import sources
@@ -20,6 +23,24 @@ def define_flags(flags):
     _OURS[:] = sorted(set(flags.FLAGS) - before)
     for name in _OURS:  # --help shows the key flags of the program that runs, whatever module defined them.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
+class _Apart:
+    """absl.flags with values of its own."""
+
+    def __init__(self):
+        self.FLAGS = absl.flags.FlagValues()
+
+    def __getattr__(self, name):
+        return functools.partial(getattr(absl.flags, name), flag_values=self.FLAGS)
+
+
+def parsed(*arguments):
+    """The values of a command line, apart from the flags of the program that asks. Raises absl.flags.Error."""
+    flags = _Apart()
+    define_flags(flags)
+    flags.FLAGS(['run_maml.py', *arguments])
+    return flags.FLAGS
 
 
 _OURS = []

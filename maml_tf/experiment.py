@@ -162,10 +162,7 @@ class Experiment:
             flags.update_batch_size, flags.update_lr)
         self._draw(scores, tasks, way)
         print(f'Pictures and results.json: {directory.path}')
-        if flags.export_dir:
-            self._export(iteration)
-        if flags.export_embedding_dir:
-            self._export_embedding(iteration)
+        self._export(iteration)
 
     def _protocol(self, tasks):
         """Which tasks are evaluated: runs that share it were scored on the same tasks."""
@@ -175,20 +172,17 @@ class Experiment:
                 'shot': self.spec.shot, 'query': self.spec.query, 'task_seed': evaluate.TASK_SEED, **identity}
 
     def _export(self, iteration):
-        """Writes the evaluated learner as a SavedModel."""
-        flags = self.flags
-        fixed = {'way': self.spec.way} if self.defaults.classification and self.learner.fixed_way else {}
-        exporting.export(self.learner, flags.export_dir, self.source.input_shape, self.output_dim,
-                         self.defaults.eval_steps, {
-                             **fixed, 'transductive': self.learner.transductive, 'inputs': self.defaults.inputs,
-                             'iteration': iteration, 'flags': command_line.as_dict(flags)})
-        print(f'SavedModel: {flags.export_dir}')
-
-    def _export_embedding(self, iteration):
-        """Writes the encoder of the evaluated learner as a SavedModel."""
-        export_embedding(self.learner, self.flags.export_embedding_dir, self.source.input_shape, {
-            'inputs': self.defaults.inputs, 'iteration': iteration, 'flags': command_line.as_dict(self.flags)})
-        print(f'SavedModel of the embedding: {self.flags.export_embedding_dir}')
+        """Writes the evaluated learner, and its encoder, as SavedModels where flags ask for them."""
+        flags, shape = self.flags, self.source.input_shape
+        known = {'inputs': self.defaults.inputs(flags), 'iteration': iteration, 'flags': command_line.as_dict(flags)}
+        if flags.export_dir:
+            fixed = {'way': self.spec.way} if self.defaults.classification and self.learner.fixed_way else {}
+            exporting.export(self.learner, flags.export_dir, shape, self.output_dim, self.defaults.eval_steps,
+                             {**fixed, 'transductive': self.learner.transductive, **known})
+            print(f'SavedModel: {flags.export_dir}')
+        if flags.export_embedding_dir:
+            export_embedding(self.learner, flags.export_embedding_dir, shape, known)
+            print(f'SavedModel of the embedding: {flags.export_embedding_dir}')
 
     def _draw(self, scores, tasks, way):
         """The pictures beside results.json."""

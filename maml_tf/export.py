@@ -10,7 +10,7 @@ from maml_tf.errors import UserError
 
 
 def export(learner, path, input_shape, output_dim, steps, description):
-    """Writes a SavedModel with signatures for any number of tasks, shots and queries.
+    """Writes a SavedModel with signatures for any number of tasks, shots, queries and, unless it is fixed, classes.
 
     adapt:            support_x [tasks, n, *input_shape], support_y [tasks, n, output_dim] -> the task state
     predict_query:    query_x [tasks, m, *input_shape] and every entry of the state -> predictions
@@ -20,6 +20,7 @@ def export(learner, path, input_shape, output_dim, steps, description):
     fixes (the way of MAML's last layer) and `description` stand in maml_tf.json beside the model.
 
     Args:
+      output_dim: width of the labels; in classification that of a learner without a fixed way is left open.
       steps: inner steps of `adapt`.
       path: a directory that does not exist yet; it appears when it is complete.
       description: {name: JSON value}, what a user should know (mode, flags, iteration ...).
@@ -29,12 +30,14 @@ def export(learner, path, input_shape, output_dim, steps, description):
     path = pathlib.Path(path)
     check_new(path)
     classification = learner.objective.metric_name == 'accuracy'
+    output_dim = None if classification and not learner.fixed_way else output_dim
     examples = lambda name, shape: tf.TensorSpec([None, None, *shape], learner.compute_dtype, name)
     support_x, support_y = examples('support_x', input_shape), examples('support_y', (output_dim,))
     query_x = examples('query_x', input_shape)
 
     def predictions(outputs):
-        return {'outputs': outputs} | ({'probabilities': learner.objective.probabilities(outputs)} if classification else {})
+        named = {'outputs': outputs}
+        return named | {'probabilities': learner.objective.probabilities(outputs)} if classification else named
 
     @tf.function(autograph=False)
     def adapt(support_x, support_y):
@@ -64,12 +67,14 @@ def export(learner, path, input_shape, output_dim, steps, description):
     os.replace(scratch, path)
 
 
-def check_new(path):
-    """Raises UserError where `path` exists: an export overwrites nothing."""
+def check_new(path, flag='export_dir'):
+    """Raises UserError, naming the flag, where `path` exists: an export overwrites nothing."""
     if pathlib.Path(path).exists():
-        raise UserError(f'--export_dir={path}: exists already; name a new directory')
+        raise UserError(f'--{flag}={path}: exists already; name a new directory')
 
 
 def define_flags(flags):
     """Flags of export."""
     flags.DEFINE_string('export_dir', None, 'write a SavedModel of the evaluated learner to this new directory')
+    flags.DEFINE_string('export_embedding_dir', None, 'write a SavedModel of a metric learner\'s encoder, images to '
+                        'embeddings, to this new directory')

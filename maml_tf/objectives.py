@@ -61,3 +61,41 @@ def _mean(values, mask):
     if mask is None:
         return tf.reduce_mean(values, axis=-1)
     return tf.reduce_sum(values * mask, axis=-1) / tf.reduce_sum(mask, axis=-1)
+
+
+class PairScores(Classification):
+    """Every (query, class) pair is judged by itself: outputs are logits of "the query is of this class".
+
+    Reported as accuracy. A class without support has the lowest finite logit and counts for nothing, as do queries
+    whose label is all zero. Subclasses write `errors`.
+    """
+
+    def errors(self, labels, outputs):
+        """labels [..., way], outputs alike -> the loss of each pair."""
+        raise NotImplementedError
+
+    def loss(self, labels, outputs, shots, mask=None):
+        """Mean over all pairs: labels [tasks, examples, way], outputs [..., tasks, examples, way] -> [..., tasks]."""
+        del shots, mask
+        there = tf.cast(outputs > outputs.dtype.min, outputs.dtype)
+        pairs = tf.reduce_sum(self.errors(labels, outputs) * there, axis=-1) / tf.reduce_sum(there, axis=-1)
+        return _mean(pairs, tf.reduce_max(labels, axis=-1))
+
+    def probabilities(self, outputs):
+        """[..., way] -> the pairs' scores, divided by their sum over the classes."""
+        return tf.nn.softmax(tf.math.log_sigmoid(outputs))
+
+
+class RelationScores(PairScores):
+    """Squared error between the relation score, sigmoid(output), and the label (Sung et al. 2018, equation 2)."""
+
+    def errors(self, labels, outputs):
+        return tf.square(tf.sigmoid(outputs) - labels)
+
+
+class SamePairs(PairScores):
+    """Binary cross-entropy of "the two images are of one class" (Koch et al. 2015, section 3.2)."""
+
+    def errors(self, labels, outputs):
+        labels, outputs = tf.broadcast_to(labels, tf.shape(outputs)), tf.convert_to_tensor(outputs)
+        return tf.nn.sigmoid_cross_entropy_with_logits(labels, outputs)

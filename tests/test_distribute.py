@@ -28,6 +28,7 @@ results = {}
 for strategy_name in ('one_device', 'mirrored'):
     strategy = distribute.make_strategy(strategy_name)
     with strategy.scope():
+        keras.utils.set_random_seed(0)
         learner, spec = algorithms.registry()[name].tiny()
         # A step of plain gradient descent shows the gradient; Adam's would hide its size.
         op = train.metatrain_op(learner, keras.optimizers.SGD(1.))

@@ -5,18 +5,15 @@ import os
 import pathlib
 import pickle
 import shutil
-import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from command import ROOT, run_maml
+from command import run_maml
 from golden import SHARED
-from PIL import Image
+from raw_files import Calls, decoded, dump, replace, truncate, write_image
 
 from maml_tf.episodes.miniimagenet import MiniImagenet, miniimagenet
-from maml_tf.episodes.raw_miniimagenet import load_arrays
+from maml_tf.episodes.raw_images import load_arrays
 from maml_tf.episodes.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
@@ -29,43 +26,6 @@ CHECKPOINT = SHARED / 'reference' / 'model59000'
 def images_of(split, number):
     """How many images a class has: training draws 1 + 15 of each; sizes differ."""
     return {'train': 16, 'val': 3, 'test': 2}[split] + number % 3
-
-
-def write_image(folder, stem, number, rng):
-    """A PNG of coarse squares, with one each of what else occurs; returns the path."""
-    kind = {0: 'grey', 1: 'large', 2: 'jpeg'}.get(number)
-    pixels = np.kron(rng.integers(0, 256, (7, 7, 3), np.uint8), np.ones((12, 12, 1), np.uint8))
-    if kind == 'large':
-        pixels = np.kron(pixels, np.ones((2, 3, 1), np.uint8))
-    ending = {'grey': '.jpg', 'jpeg': '.JPEG'}.get(kind, '.png')
-    path = folder / f'{stem}{number:08d}{ending}'
-    Image.fromarray(pixels[..., 0] if kind == 'grey' else pixels).save(path)
-    return path
-
-
-def decoded(path):
-    """The same by another way: the channels apart."""
-    image = Image.open(path)
-    channels = [channel.resize((84, 84), Image.LANCZOS) for channel in image.split()]
-    return np.stack([np.asarray(channels[i % len(channels)]) for i in range(3)], -1)
-
-
-class Python2Pickler(pickle._Pickler):
-    """Writes text and bytes alike, as Python 2 did."""
-    dispatch = dict(pickle._Pickler.dispatch)
-
-    def save_text(self, text):
-        data = text.encode('latin1') if isinstance(text, str) else text
-        self.write(b'T' + struct.pack('<i', len(data)) + data)
-        self.memoize(text)
-    dispatch[str] = dispatch[bytes] = save_text
-
-
-def dump(content, path, python=3, protocol=4):
-    with open(path, 'wb') as file:
-        (Python2Pickler if python == 2 else pickle.Pickler)(file, protocol).dump(content)
-    if python == 2:
-        path.write_bytes(path.read_bytes().replace(b'numpy._core', b'numpy.core'))
 
 
 @pytest.fixture(scope='module')
@@ -112,17 +72,12 @@ def copy(raw, tmp_path):
     return lambda layout: pathlib.Path(shutil.copytree(raw[0] / layout, tmp_path / layout, copy_function=os.link))
 
 
-def replace(path, content):
-    path.unlink()
-    path.write_bytes(content)
-
-
 def assert_holds(source, expected):
     for split, classes in expected.items():
-        images, sizes = source.split(split)
-        assert list(classes) == CLASSES[split]
-        np.testing.assert_array_equal(sizes, [len(images) for images in classes.values()])
-        np.testing.assert_array_equal(images, np.concatenate(list(classes.values())))
+        held = source.split(split)
+        assert list(classes) == held.class_names == CLASSES[split]
+        np.testing.assert_array_equal(held.sizes, [len(images) for images in classes.values()])
+        np.testing.assert_array_equal(held.images, np.concatenate(list(classes.values())))
 
 
 def test_class_lists():
@@ -167,24 +122,13 @@ def test_tasks(data_dir, raw):
     source = miniimagenet(str(data_dir))
     task = source.tasks('train', EpisodeSpec(way=5, shot=1, query=15), seed=1)(0, 2)
     assert task.support_x.shape == (2, 5, 84, 84, 3) and task.query_x.shape == (2, 75, 84, 84, 3)
-    train = {(image / np.float32(255)).astype(np.float32).tobytes(): name
-             for name, images in raw[1]['train'].items() for image in images}
-    support = [train[image.tobytes()] for image in task.support_x.numpy()[0]]
+    train = {image.tobytes(): name for name, images in raw[1]['train'].items() for image in images}
+    support, query = ([train[image.tobytes()] for image in np.rint(x[0] * 255).astype(np.uint8)]
+                      for x in (task.support_x, task.query_x))
     assert len(set(support)) == 5
-    assert [train[image.tobytes()] for image in task.query_x.numpy()[0]] == np.repeat(support, 15).tolist()
+    assert query == np.repeat(support, 15).tolist()
     with pytest.raises(UserError, match='1 support . 15 query images per class are more than the 2 .* test split'):
         source.tasks('test', EpisodeSpec(way=5, shot=1, query=15), seed=1)
-
-
-def truncate(path):
-    replace(path, path.read_bytes()[:-200])
-
-
-class Calls:
-    """Pickled, it is a call of os.system."""
-
-    def __reduce__(self):
-        return os.system, ('touch executed',)
 
 
 def with_row(folder, split, *row):
@@ -259,15 +203,11 @@ COMMAND = ['--datasource=miniimagenet', '--max_pool=True', '--update_batch_size=
 
 
 def run_few_tasks(*arguments, cwd):
-    """The command line, but evaluating 25 tasks: 600 of this size take minutes on two cores."""
-    program = ('import sys; sys.path.insert(0, sys.argv.pop(1)); import run_maml; from maml_tf import evaluate; '
-               'evaluate.TASKS = 25; run_maml.run()')
-    result = subprocess.run([sys.executable, '-c', program, str(ROOT), *arguments], cwd=cwd, text=True,
-                            capture_output=True, timeout=600)
-    assert result.returncode == 0, result.stderr
-    rows = [line.split() for line in result.stdout.splitlines() if '±' in line]
+    """The command line, evaluating 25 tasks: 600 of this size take minutes on two cores."""
+    printed = run_maml(*arguments, '--test_tasks=25', cwd=cwd)
+    rows = [line.split() for line in printed.stdout.splitlines() if '±' in line]
     assert [int(row[0]) for row in rows] == list(range(11))
-    return result
+    return printed
 
 
 def test_command_line(raw, tmp_path):

@@ -63,7 +63,7 @@ def list_folder(folder):
             raise UserError(f'{shown(folder)}: two folders are named {shown(name)}, which differ only in how Unicode '
                             'writes an accent; merge or rename them')
         else:
-            classes[name], others = _images_below(path)
+            classes[name], others = images_below(path)
             skipped += others
     if not classes:
         found = f'{len(loose)} images, but no folder' if loose else 'no folder'
@@ -158,7 +158,7 @@ def _in_order(paths, folder):
     return sorted(paths, key=lambda path: (name_in(path, folder), str(path)))
 
 
-def _images_below(folder):
+def images_below(folder):
     """(images, other files), each sorted. Links to folders are not followed: they can lead in circles."""
     images, others, folders = [], [], [folder]
     while folders:

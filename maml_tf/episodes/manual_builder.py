@@ -3,13 +3,12 @@ import abc
 import contextlib
 import io
 import pathlib
-import sys
 import tempfile
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
+from maml_tf import progress
 from maml_tf.episodes.raw_images import SIDE
 from maml_tf.errors import UserError
 
@@ -49,8 +48,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split, raw, first):
         labels = {name: number for number, name in enumerate(raw.class_names, start=first)}
         in_order = sorted(range(len(raw.images)), key=lambda i: (labels[raw.images[i].label], raw.images[i].name))
-        interval = .1 if sys.stderr.isatty() else 30  # as in training: a log file wants a line now and then
-        images = tqdm(raw.images, desc=split, unit=' images', mininterval=interval)
+        images = progress.bar(raw.images, split, unit=' images')
         for image, index in zip(images, np.argsort(in_order).tolist()):
             yield image.name, {'image': image.read(), 'label': labels[image.label], 'index': index}
 

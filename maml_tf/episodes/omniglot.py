@@ -109,6 +109,13 @@ def from_flags(flags):
     return Convention(split, flags.rotations, flags.test_rotations, side, flags.ink, flags.resize)
 
 
+def inputs(flags):
+    """What an exported model is to be fed, in words."""
+    convention = from_flags(flags)
+    ink = 'ink 1 on background 0' if convention.ink == 'bright' else 'ink 0 on background 1'
+    return f'{convention.side}x{convention.side} images, {ink}'
+
+
 def define_flags(flags):
     """Flags of Omniglot's conventions."""
     flags.DEFINE_enum('rotations', None, ROTATIONS, 'Omniglot: quarter turns in training; classes: each is a class of '

@@ -24,7 +24,8 @@ class Source:
     eval_steps: int = 10
     train_query: int | None = None  # query examples per class in training; None: as many as support examples
     clip: float | None = None  # bound of every entry of the meta-gradient
-    inputs: str = 'images, pixels from 0 to 1'  # what an exported model is to be fed
+    # flags -> what an exported model is to be fed, in words
+    inputs: Callable[[Any], str] = lambda flags: 'images, pixels from 0 to 1'
 
 
 def _image_network(head):
@@ -41,7 +42,7 @@ def _small_network(flags, input_shape, output_dim):
 
 def _regression(load, input_dim, **kwargs):
     return Source(load=load, input_shape=lambda flags: (input_dim(flags),), network=_small_network,
-                  classification=False, print_every=1000, iterations_per_call=200, inputs='x', **kwargs)
+                  classification=False, print_every=1000, iterations_per_call=200, inputs=lambda flags: 'x', **kwargs)
 
 
 def _images(load, side, channels=3, head='flatten', **kwargs):
@@ -136,7 +137,7 @@ SOURCES = {
     'fc100': _images(_fc100, 32, iterations_per_call=5, train_query=15),
     'cub': _images(_cub, 84, iterations_per_call=1, train_query=15),
     'omniglot': _images(lambda flags: omniglot.omniglot(flags.data_dir, omniglot.from_flags(flags)), 28, channels=1,
-                        head='mean', iterations_per_call=5, inputs='28x28 images, ink 1 on background 0'),
+                        head='mean', iterations_per_call=5, inputs=omniglot.inputs),
 }
 
 

@@ -69,18 +69,18 @@ SETTINGS = {
                        EpisodeSpec(5, 1, 1), 32, 5),
     'omniglot, prototypical': (lambda _: images(1028, 20, (28, 28, 1), 'classes'), prototypical,
                                EpisodeSpec(60, 1, 5), 1, 3),
-    'omniglot 105x105, siamese pairs': (lambda _: images(964, 20, (105, 105, 1)), prototypical, EpisodeSpec(20, 1, 1), 1,
-                                        2),
+    'omniglot 105x105, prototypical': (lambda _: images(964, 20, (105, 105, 1)), prototypical, EpisodeSpec(20, 1, 1),
+                                       1, 2),
     'cifar_fs, maml': (lambda _: images(64, 600, (32, 32, 3)), lambda s: maml(
         s, 5, 5, filters=32, max_pool=True, head='flatten'), EpisodeSpec(5, 1, 15), 4, 3),
     'cifar_fs, prototypical': (lambda _: images(64, 600, (32, 32, 3)), prototypical, EpisodeSpec(20, 1, 15), 1, 2),
     'miniimagenet, maml': (lambda _: images(64, 600, (84, 84, 3)), lambda s: maml(
         s, 5, 1, filters=32, max_pool=True, head='flatten'), EpisodeSpec(5, 1, 15), 4, 1),
     'cub, prototypical': (lambda _: images(100, 59, (84, 84, 3)), prototypical, EpisodeSpec(5, 1, 15), 1, 2),
-    'tieredimagenet, prototypical, streamed': (lambda folder: images(351, 400, (84, 84, 3), folder=folder), prototypical,
-                                               EpisodeSpec(20, 1, 15), 1, 2),
-    'cub 224x224, prototypical, streamed': (lambda folder: images(100, 59, (224, 224, 3), folder=folder), prototypical,
-                                            EpisodeSpec(5, 1, 5), 1, 1),
+    'tieredimagenet, prototypical, streamed': (lambda folder: images(351, 400, (84, 84, 3), folder=folder),
+                                               prototypical, EpisodeSpec(20, 1, 15), 1, 2),
+    'cub 224x224, prototypical, streamed': (lambda folder: images(100, 59, (224, 224, 3), folder=folder),
+                                            prototypical, EpisodeSpec(5, 1, 5), 1, 1),
 }
 
 
