@@ -24,11 +24,14 @@ def scores(directory, steps=None):
         results = json.loads((directory / 'results.json').read_text('utf-8'))
         with open(directory / 'scores.csv', newline='', encoding='utf-8') as file:
             _, *rows = csv.reader(file)
+        table = np.array(rows, float)
+        columns = table.shape[1]
     except OSError as error:
         raise UserError(f'{directory}: no evaluated run, {error.filename} is missing') from None
-    table = np.array(rows, float)
-    if steps is not None and steps >= table.shape[1]:
-        raise UserError(f'{directory}: evaluated after 0 to {table.shape[1] - 1} steps, not {steps}')
+    except (ValueError, IndexError) as error:
+        raise UserError(f'{directory}: results.json or scores.csv is broken ({error}); evaluate again') from None
+    if steps is not None and not 0 <= steps < columns:
+        raise UserError(f'{directory}: evaluated after 0 to {columns - 1} steps, not {steps}')
     return results, table[:, -1 if steps is None else steps]
 
 

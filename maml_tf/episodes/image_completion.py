@@ -80,5 +80,5 @@ class PixelTasks(ImageTasks):
     def assemble(self, picks, images):
         """PixelPicks and their images uint8 [tasks, 1, 1, height, width, channels] -> Task."""
         pixels = tf.reshape(images, [images.shape[0], self._total, images.shape[-1]])
-        y = tf.cast(tf.gather(pixels, picks.pixels, batch_dims=1), tf.float32) / 255.
+        y = tf.cast(tf.gather(pixels, picks.pixels, batch_dims=1), tf.float32) * (1 / 255)
         return self._division(tf.gather(self._positions, picks.pixels), y, picks.sizes)

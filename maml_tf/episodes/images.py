@@ -37,14 +37,14 @@ class ImageClasses:
       input_shape: (height, width, channels).
       splits: what there is of 'train', 'val', 'test'.
       rotations: {split: one of sampling.ROTATIONS}, or one for all.
-      standardise: (mean, deviation), numbers or one per channel, of pixels from 0 to 1; a task's pixels are
-        (pixel - mean) / deviation. None: pixels from 0 to 1.
+      identity: what tells this source from others that the same flags could describe, a short word for the name of a
+        run; '' where the flags say all.
     """
     objective = Classification()
 
-    def __init__(self, load, input_shape, splits=('train', 'val', 'test'), rotations='none', standardise=None):
+    def __init__(self, load, input_shape, splits=('train', 'val', 'test'), rotations='none', identity=''):
         self._load, self._loaded = load, {}
-        self.input_shape, self.splits, self.standardise = tuple(input_shape), tuple(splits), standardise
+        self.input_shape, self.splits, self.identity = tuple(input_shape), tuple(splits), identity
         self.rotations = {split: rotations if isinstance(rotations, str) else rotations[split] for split in splits}
 
     @classmethod
@@ -68,7 +68,8 @@ class ImageClasses:
 
     def _there(self, split):
         if split not in self.splits:
-            raise UserError(f'--class_split: this split has no {split} classes, only {" and ".join(self.splits)}')
+            hint = '; evaluate with --test_set=True' if split == 'val' else ''
+            raise UserError(f'--class_split: this split has no {split} classes, only {" and ".join(self.splits)}{hint}')
         return split
 
     def tasks(self, split, spec, seed):
@@ -76,7 +77,7 @@ class ImageClasses:
         classes = self.split(split)
         rotations = self.rotations['train' if split == 'trainval' else split]
         sampler = Sampler(classes.sizes, spec, (seed, split), rotations, classes.groups)
-        return ImageTasks(classes, sampler, spec, self.standardise)
+        return ImageTasks(classes, sampler, spec)
 
 
 def _joined(parts):
@@ -99,8 +100,8 @@ class ImageTasks:
       spec: the EpisodeSpec that `pick` draws by.
     """
 
-    def __init__(self, classes, pick, spec, standardise=None):
-        self.classes, self.pick, self.spec, self._standardise = classes, pick, spec, standardise
+    def __init__(self, classes, pick, spec):
+        self.classes, self.pick, self.spec = classes, pick, spec
         self.streams = isinstance(classes.images, np.memmap)
         self._firsts = tf.constant(np.cumsum(classes.sizes) - classes.sizes, tf.int32)
 
@@ -131,9 +132,6 @@ class ImageTasks:
         x = tf.cast(images, tf.float32) * (1 / 255)
         if picks.turns is not None:
             x = _quarter_turns(x, picks.turns)
-        if self._standardise:
-            mean, deviation = (tf.constant(value, tf.float32) for value in self._standardise)
-            x = (x - mean) / deviation
         count, way, examples = x.shape[:3]
         y = tf.broadcast_to(tf.eye(way)[:, None], [count, way, examples, way])
         if not spec.varies:

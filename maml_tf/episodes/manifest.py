@@ -19,6 +19,7 @@ from maml_tf.run_directory import write_atomically
 def write(path, tasks, count, description):
     """Writes the first `count` tasks of `tasks`, an ImageTasks, below `description`, a {name: JSON value}."""
     lines = [json.dumps({**description, 'tasks': count}, ensure_ascii=False), *_lines(tasks, count)]
+    lines = [line.encode('utf-8', 'backslashreplace').decode() for line in lines]  # as JSON escapes them
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, '\n'.join(lines) + '\n')
@@ -26,7 +27,8 @@ def write(path, tasks, count, description):
 
 def fingerprint(tasks, count):
     """16 hexadecimal digits that two lists of the same tasks share, however they were asked for."""
-    return hashlib.sha256('\n'.join(_lines(tasks, count)).encode()).hexdigest()[:16]
+    # Names of files need not be text.
+    return hashlib.sha256('\n'.join(_lines(tasks, count)).encode('utf-8', 'surrogatepass')).hexdigest()[:16]
 
 
 def _lines(tasks, count):
@@ -42,7 +44,9 @@ def _lines(tasks, count):
 
 
 def read(path, source, split, spec):
-    """The tasks of a manifest as an ImageTasks over `source`, an ImageClasses; beyond the last they begin again.
+    """(the tasks of a manifest as an ImageTasks over `source`, an ImageClasses, their number).
+
+    Beyond the last they begin again, for evaluation draws some tasks more than it counts.
 
     Raises UserError, naming the line, where the file is no manifest, its tasks are not of `spec`'s sizes, or the
     source has no such class or image.
@@ -62,8 +66,8 @@ def read(path, source, split, spec):
             images = [[names.index(c, image) for image in (*support, *query)]
                       for c, support, query in zip(classes, task['support'], task['query'], strict=True)]
             sizes = {(len(support), len(query)) for support, query in zip(task['support'], task['query'])}
-            turns = task['turns'] or [0] * len(classes)
-        except (ValueError, KeyError, TypeError) as error:
+            turns = [(0, 1, 2, 3).index(turn) for turn in task['turns'] or [0] * len(classes)]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f'--tasks_file={path}: line {number} is no task of the {split} split ({error})') from None
         if (len(classes), sizes, len(turns)) != (spec.way, {(spec.shot, spec.query)}, spec.way):
             raise UserError(f'--tasks_file={path}: line {number} is not {spec.way}-way with {spec.shot} support and '
@@ -77,7 +81,7 @@ def read(path, source, split, spec):
     def pick(start, count):
         row = tf.cast((tf.cast(start, tf.int64) + tf.range(count, dtype=tf.int64)) % len(rows), tf.int32)
         return Picks(tf.gather(classes, row), tf.gather(turns, row) if turns.any() else None, tf.gather(images, row))
-    return ImageTasks(tasks.classes, pick, spec, source.standardise)
+    return ImageTasks(tasks.classes, pick, spec), len(rows)
 
 
 class _Names:

@@ -30,5 +30,10 @@ def prepared(name, data_dir, title, needs=None):
     if lacking:
         raise UserError(f'{title} is not prepared in {pathlib.Path(builder.data_path)}, and preparing it needs '
                         f'{needs[1]}: pip install {needs[1]}')
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS's own kinds of errors, and those of the network
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        raise UserError(f'{title} could not be downloaded and prepared ({reason[:300]}). Try again, or name a directory '
+                        'that holds it prepared: --data_dir') from error
     return builder

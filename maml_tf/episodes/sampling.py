@@ -43,6 +43,8 @@ class Sampler:
         self.sizes, self.spec, self.rotations = np.asarray(sizes, np.int32), spec, rotations
         self.candidates = len(self.sizes) * (4 if rotations == 'classes' else 1)
         self.examples = spec.shot + spec.query
+        if rotations == 'classes' and groups is not None:
+            groups = np.repeat(groups, 4)  # of the candidates: 4 turns of class 0, 4 of class 1 ...
         self._groups = _members(groups, spec, split) if spec.within_groups else None
         self._check(split)
         # What each stream is for never changes: published results name tasks by their index.
