@@ -3,8 +3,10 @@
     python -m maml_tf.contact_sheet --datasource=omniglot --num_classes=5 --update_batch_size=1 --output=episodes.png
     python -m maml_tf.contact_sheet --datasource=directory --data_dir=photos --split=train --tasks=5
 
-Every flag of the data that run_maml.py knows counts here too: what is drawn is what would be trained or tested on.
+Every flag of the data that run_maml.py knows counts here too. Where training tasks differ in size, all images are drawn
+that the largest has.
 """
+import pathlib
 import sys
 
 from maml_tf import quiet
@@ -16,7 +18,8 @@ import numpy as np  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
 
 from maml_tf import command_line, evaluate  # noqa: E402
-from maml_tf.episodes.sources import SOURCES, episode_spec  # noqa: E402
+from maml_tf.episodes.image_files import shown  # noqa: E402
+from maml_tf.episodes.sources import SOURCES, check_flags, episode_spec  # noqa: E402
 from maml_tf.errors import UserError  # noqa: E402
 
 matplotlib.use('Agg')
@@ -60,9 +63,9 @@ def _draw_task(axes, grid, shot, names, turns):
             left = column * (width + GAP)
             canvas[top(row):top(row) + height, left:left + width] = grid[row, column]
     axes.imshow(canvas if channels == 3 else canvas[..., 0], cmap='gray', vmin=0, vmax=1, interpolation='nearest')
-    labels = [_short(name) + (f'\n{90 * turn}°' if turns is not None else '') for name, turn in
+    labels = [_short(shown(name)) + (f'\n{90 * turn}°' if turns is not None else '') for name, turn in
               zip(names, turns if turns is not None else names)]
-    axes.set_xticks([column * (width + GAP) + width / 2 for column in range(way)], labels, fontsize=6)
+    axes.set_xticks([column * (width + GAP) + width / 2 for column in range(way)], labels, fontsize=6, parse_math=False)
     axes.xaxis.tick_top()
     middle = lambda first, last: (top(first) + top(last) + height) / 2
     axes.set_yticks([middle(0, shot - 1), middle(shot, rows - 1)], ['support', 'query'], fontsize=8, rotation=90,
@@ -86,10 +89,14 @@ def main(argv):
     try:
         spec = episode_spec(values, training=values.split == 'train')
         seed = values.seed if values.split == 'train' else evaluate.TASK_SEED
+        if pathlib.Path(values.output).suffix not in ('.png', '.pdf', '.svg'):
+            raise UserError(f'--output={values.output}: a name that ends in .png, .pdf or .svg')
+        check_flags(values)
         source = SOURCES[values.datasource]
         if not source.classification:
             raise UserError(f'--datasource={values.datasource}: has no images by class to look at')
-        tasks = source.load(values).tasks(values.split, spec, seed)
+        split = values.train_on if values.split == 'train' else values.split
+        tasks = source.load(values).tasks(split, spec, seed)
         draw(values.output, tasks, values.tasks, f'{values.datasource}: the first {values.tasks} '
              f'{values.split} tasks, {spec.way}-way {spec.shot}-shot')
     except UserError as error:

@@ -11,7 +11,7 @@ from maml_tf import export as exporting
 from maml_tf import run_directory as runs
 from maml_tf import train as training
 from maml_tf.episodes import manifest
-from maml_tf.episodes.sources import SOURCES, episode_spec
+from maml_tf.episodes.sources import SOURCES, check_flags, episode_spec
 from maml_tf.errors import UserError
 from maml_tf.export_embedding import check_has_embedding, export_embedding
 from maml_tf.init_from import load_weights
@@ -30,7 +30,11 @@ class Experiment:
         for flag in ('export_dir', 'export_embedding_dir'):
             if flags[flag].value:
                 exporting.check_new(flags[flag].value, flag)  # Before hours of training rather than after.
+        check_flags(flags)
         self.flags, self.defaults, self.spec = flags, SOURCES[flags.datasource], episode_spec(flags)
+        for flag in ('write_tasks', 'tasks_file'):
+            if flags[flag].value and not self.defaults.classification:
+                raise UserError(f'--{flag}: lists tasks of images; --datasource={flags.datasource} has none')
         self.pretrain_iterations, self.metatrain_iterations = flags.pretrain_iterations, flags.metatrain_iterations
         if flags.baseline == 'oracle':
             self.pretrain_iterations += self.metatrain_iterations
@@ -49,8 +53,12 @@ class Experiment:
                         {'pretrain': training.pretrain_op, 'metatrain': training.metatrain_op}.items()}
         if flags.export_embedding_dir:
             check_has_embedding(self.learner)
+        if self.pretrain_iterations and not self.learner.pretrains:
+            raise UserError(f'--pretrain_iterations, --baseline=oracle: {flags.algorithm} has no pretraining')
         variables = {phase: named(optimizer.variables) for phase, optimizer in self.optimizers.items()}
-        self.directory = runs.RunDirectory(pathlib.Path(flags.logdir) / runs.experiment_string(flags),
+        name = runs.experiment_string(flags) + (f'.{identity}' if (identity := getattr(
+            self.source, 'identity', '')) else '')
+        self.directory = runs.RunDirectory(pathlib.Path(flags.logdir) / name,
                                            {runs.LEARNER: self.learner.named_variables(), **variables})
 
     @property
@@ -118,7 +126,10 @@ class Experiment:
     def _evaluation_tasks(self):
         flags = self.flags
         if flags.tasks_file:
-            return manifest.read(flags.tasks_file, self.source, self._split, self.spec)
+            tasks, count = manifest.read(flags.tasks_file, self.source, self._split, self.spec)
+            if count < flags.test_tasks:
+                raise UserError(f'--tasks_file={flags.tasks_file}: has {count} tasks; say so by --test_tasks={count}')
+            return tasks
         return self.source.tasks(self._split, self.spec, evaluate.TASK_SEED)
 
     def _iterate(self, op, draw):
@@ -149,7 +160,7 @@ class Experiment:
             origin = f'iteration {iteration} of {max(iteration, self.iterations)}'
         tasks = self._evaluation_tasks()
         protocol = self._protocol(tasks)
-        if flags.write_tasks and self.defaults.classification:
+        if flags.write_tasks:
             manifest.write(flags.write_tasks, tasks, flags.test_tasks, protocol)
         scores = evaluate.evaluator(self.learner, tasks, self.defaults.eval_steps,
                                     evaluate.chunk(self.spec))(flags.test_tasks)
@@ -166,9 +177,10 @@ class Experiment:
 
     def _protocol(self, tasks):
         """Which tasks are evaluated: runs that share it were scored on the same tasks."""
-        identity = {'tasks_sha256': manifest.fingerprint(tasks, self.flags.test_tasks)} if \
-            self.defaults.classification else {}
-        return {'datasource': self.flags.datasource, 'split': self._split, 'way': self.spec.way,
+        flags = self.flags
+        identity = {'tasks_sha256': manifest.fingerprint(tasks, flags.test_tasks)} if self.defaults.classification \
+            else {name: flags[name].value for name in self.defaults.reads}
+        return {'datasource': flags.datasource, 'split': self._split, 'way': self.spec.way,
                 'shot': self.spec.shot, 'query': self.spec.query, 'task_seed': evaluate.TASK_SEED, **identity}
 
     def _export(self, iteration):

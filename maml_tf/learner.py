@@ -17,6 +17,8 @@ class Learner(keras.Model):
     takes_masks = False
     # Whether a query's prediction may depend on the other queries; instances set it.
     transductive = False
+    # Whether there is a phase before meta-training, see `pretrain_loss`.
+    pretrains = False
     # Whether training and evaluation are compiled by XLA.
     xla = True
 

@@ -22,7 +22,7 @@ HEIGHT, WIDTH, CHANNELS = 5, 7, 3
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 5, HEIGHT, WIDTH, CHANNELS), np.uint8)
 SPLITS = {'train': [0, 1, 2, 3], 'val': [4, 5], 'test': [6, 7]}
 # A quarter turn of images that are not square would fail.
-SOURCE = ImageClasses.from_arrays(IMAGES, SPLITS, 'per_class', standardise=(.5, .5))
+SOURCE = ImageClasses.from_arrays(IMAGES, SPLITS, 'per_class')
 SPEC = EpisodeSpec(1, 6, 9)
 VARIED = EpisodeSpec(1, 10, 8, least_shot=3)
 

@@ -1,9 +1,12 @@
 """Every row of the table of sources, and the command line on a user's own folder."""
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from command import run_maml
+from command import ROOT, run_maml
 from PIL import Image
 from test_bad_input import refused
 from test_cifar import written  # noqa: F401  (a fixture: a prepared CIFAR-100)
@@ -69,6 +72,18 @@ def test_a_folder_trains_and_lists_its_tasks(photos, tmp_path):
     again = run_maml(*SMALL, f'--data_dir={photos}', '--train=False', '--tasks_file=tasks.jsonl', cwd=tmp_path)
     table = lambda run: [line for line in run.stdout.splitlines() if '±' in line]
     assert table(again) == table(printed)
+    compared = module('compare', str(run), str(run), '--steps_a=1', '--steps_b=1', cwd=tmp_path)
+    assert 'on the same 20 tasks: difference 0.00% ± 0.00%' in compared
+    sheet = module('contact_sheet', '--datasource=directory', f'--data_dir={photos}', '--image_size=20', '--tasks=2',
+                   '--update_batch_size=2', '--split=train', '--train_query=1', cwd=tmp_path)
+    assert 'Episodes to look at: episodes.png' in sheet and (tmp_path / 'episodes.png').exists()
+
+
+def module(name, *arguments, cwd):
+    """What `python -m maml_tf.<name>` prints."""
+    environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])}
+    return subprocess.run([sys.executable, '-m', f'maml_tf.{name}', *arguments], cwd=cwd, env=environment, text=True,
+                          capture_output=True, check=True).stdout
 
 
 def test_prototypical_on_a_folder(photos, tmp_path):
@@ -91,6 +106,8 @@ def test_prototypical_on_a_folder(photos, tmp_path):
     (['--train_num_classes=6'], ['--train_num_classes=6', 'one output per class', '--num_classes']),
     (['--train_shot_from=1', '--train_update_batch_size=2'], ['--train_shot_from', 'one size']),
     (['--tasks_file=none.jsonl'], ['--tasks_file=none.jsonl']),
+    (['--rotations=per_task'], ['--rotations=per_task', 'only to omniglot']),
+    (['--pretrain_iterations=5', '--algorithm=siamese'], ['--pretrain_iterations', 'siamese has no pretraining']),
     (['--train_on=trainval'], ['--train_on=trainval', '--test_set=True']),
     (['--export_embedding_dir=embedding'], ['--export_embedding_dir', 'maml has no embedding']),
 ], ids=lambda value: value[0].split('=')[0] if value[0].startswith('--') else '')

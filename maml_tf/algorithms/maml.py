@@ -29,6 +29,7 @@ class MAML(Learner):
     """
 
     fixed_way = True  # by the last layer
+    pretrains = True
 
     def __init__(self, network, objective, inner_lr=1e-3, inner_steps=1, stop_grad=False, seed=0, transductive=True,
                  clip=None, **kwargs):

@@ -62,7 +62,8 @@ def directory(data_dir, side=84, split_file=None, channels=3, way=2, least=2):
     def load(split):
         root = folder if '' in listings else folder / split
         return _load(folder, split, way[split], _Reading(root, large[split], shape, least[split]), whole)
-    return ImageClasses(load, shape)
+    # Of runs on folders with other classes, or on the same classes split otherwise, none is to resume another.
+    return ImageClasses(load, shape, identity=_digest({split: sorted(classes) for split, classes in large.items()}))
 
 
 def list_splits(folder):
@@ -188,8 +189,9 @@ def check_enough(folder, parts, way, least):
             raise UserError(
                 f'--num_classes={way[split]}: the {split} split of {shown(folder)} has '
                 f'{counted(len(classes), "class")} with {least[split]} images or more ({counts}). Add classes (by '
-                f'default it takes {needed} such in all), ask for fewer, or choose with --split_file; {ADAPT} adapts '
-                'a trained learner to a few folders')
+                f'default it takes {needed} such in all), ask for fewer or for fewer images '
+                f'(--update_batch_size, --train_query, --test_query), or choose with --split_file; {ADAPT} adapts a '
+                'trained learner to a few folders')
 
 
 def _too_few(folder, classes):

@@ -18,7 +18,7 @@ class ImageCompletion:
     image instead, row by row. The paper scales positions to [0, 1]; that the last is 1 is this package's reading.
 
     Args:
-      images: ImageClasses; its classes, rotations and standardisation play no part.
+      images: ImageClasses; its classes and rotations play no part.
       query_contains_support: the query is the support and spec.query further pixels.
     """
     objective = Regression()

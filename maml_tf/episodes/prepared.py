@@ -34,6 +34,6 @@ def prepared(name, data_dir, title, needs=None):
         builder.download_and_prepare()
     except Exception as error:  # TFDS's own kinds of errors, and those of the network
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())
-        raise UserError(f'{title} could not be downloaded and prepared ({reason[:300]}). Try again, or name a directory '
-                        'that holds it prepared: --data_dir') from error
+        raise UserError(f'{title} could not be downloaded and prepared ({reason[:300]}). Try again, or name a '
+                        'directory that holds it prepared: --data_dir') from error
     return builder

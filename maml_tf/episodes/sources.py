@@ -8,6 +8,7 @@ from maml_tf.episodes.sinusoid import Sinusoid
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.networks import ConvNet, FullyConnected
+from maml_tf.run_directory import train_update_batch_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Source:
     clip: float | None = None  # bound of every entry of the meta-gradient
     # flags -> what an exported model is to be fed, in words
     inputs: Callable[[Any], str] = lambda flags: 'images, pixels from 0 to 1'
+    reads: tuple = ()  # which of OF_SOME_SOURCES it heeds
+
+
+# Flags that mean something to some sources only; to set one for another is an error, not a silence.
+OF_SOME_SOURCES = ('manual_dir', 'image_size', 'class_split', 'split_file', 'rotations', 'test_rotations', 'ink',
+                   'resize', 'dimension', 'query_contains_support', 'within_groups', 'train_on', 'train_way_from')
 
 
 def _image_network(head):
@@ -45,13 +52,13 @@ def _regression(load, input_dim, **kwargs):
                   classification=False, print_every=1000, iterations_per_call=200, inputs=lambda flags: 'x', **kwargs)
 
 
-def _images(load, side, channels=3, head='flatten', **kwargs):
+def _images(load, side, channels=3, head='flatten', reads=(), **kwargs):
     """A row of images that are `side` pixels large unless --image_size says otherwise."""
     def input_shape(flags):
         size = flags.image_size or side
         return size, size, channels
     return Source(load=load, input_shape=input_shape, network=_image_network(head), classification=True,
-                  print_every=100, validate_every=500, **kwargs)
+                  print_every=100, validate_every=500, reads=('train_on', 'train_way_from', *reads), **kwargs)
 
 
 def _of_size(side, name):
@@ -100,7 +107,9 @@ def _cub(flags):
 def _directory(flags):
     from maml_tf.episodes.directory import directory
     training, evaluation = episode_spec(flags, training=True), episode_spec(flags)
-    by_split = lambda size: {'train': size(training), 'val': size(evaluation), 'test': size(evaluation)}
+    val = max if flags.train_on == 'trainval' else lambda trained, evaluated: evaluated
+    by_split = lambda size: {'train': size(training), 'val': val(size(training), size(evaluation)),
+                             'test': size(evaluation)}
     return directory(flags.data_dir, flags.image_size or 84, flags.split_file, way=by_split(lambda spec: spec.way),
                      least=by_split(lambda spec: spec.shot + spec.query))
 
@@ -112,7 +121,8 @@ def _celeba(flags):
 
 
 def _family(name):
-    return _regression(lambda flags: getattr(function_families, name)(flags.dimension), lambda flags: flags.dimension)
+    return _regression(lambda flags: getattr(function_families, name)(flags.dimension), lambda flags: flags.dimension,
+                       reads=('dimension',))
 
 
 def _sinusoid(frequency):
@@ -124,21 +134,37 @@ def _sinusoid(frequency):
 SOURCES = {
     'sinusoid': _sinusoid(None),
     'sinusoid_frequency': _sinusoid((.8, 1.2)),
-    'gaussian_process': _regression(lambda flags: GaussianProcess(flags.query_contains_support), lambda flags: 1),
+    'gaussian_process': _regression(lambda flags: GaussianProcess(flags.query_contains_support), lambda flags: 1,
+                                    reads=('query_contains_support',)),
     'linear': _family('Linear'),
     'sparse_linear': _family('SparseLinear'),
     'decision_tree': _family('DecisionTree'),
     'two_layer_network': _family('TwoLayerNetwork'),
-    'celeba': _regression(_celeba, lambda flags: 2, output_dim=3),
-    'directory': _images(_directory, 84, iterations_per_call=1),
-    'miniimagenet': _images(_miniimagenet, 84, iterations_per_call=1, train_query=15, clip=10.),
-    'tieredimagenet': _images(_tieredimagenet, 84, iterations_per_call=1, train_query=15),
-    'cifar_fs': _images(_cifar_fs, 32, iterations_per_call=5, train_query=15),
-    'fc100': _images(_fc100, 32, iterations_per_call=5, train_query=15),
-    'cub': _images(_cub, 84, iterations_per_call=1, train_query=15),
+    'celeba': _regression(_celeba, lambda flags: 2, output_dim=3, reads=('image_size', 'query_contains_support')),
+    'directory': _images(_directory, 84, iterations_per_call=1, reads=('image_size', 'split_file')),
+    'miniimagenet': _images(_miniimagenet, 84, iterations_per_call=1, train_query=15, clip=10.,
+                            reads=('manual_dir', 'image_size')),
+    'tieredimagenet': _images(_tieredimagenet, 84, iterations_per_call=1, train_query=15,
+                              reads=('manual_dir', 'image_size', 'within_groups')),
+    'cifar_fs': _images(_cifar_fs, 32, iterations_per_call=5, train_query=15, reads=('image_size', 'within_groups')),
+    'fc100': _images(_fc100, 32, iterations_per_call=5, train_query=15, reads=('image_size', 'within_groups')),
+    'cub': _images(_cub, 84, iterations_per_call=1, train_query=15, reads=('image_size', 'class_split')),
     'omniglot': _images(lambda flags: omniglot.omniglot(flags.data_dir, omniglot.from_flags(flags)), 28, channels=1,
-                        head='mean', iterations_per_call=5, inputs=omniglot.inputs),
+                        head='mean', iterations_per_call=5, inputs=omniglot.inputs,
+                        reads=('image_size', 'class_split', 'rotations', 'test_rotations', 'ink', 'resize',
+                               'within_groups')),
 }
+
+
+def check_flags(flags):
+    """Raises UserError for a flag that is set and means nothing to the data source."""
+    for name in OF_SOME_SOURCES:
+        if flags[name].value != flags[name].default and name not in SOURCES[flags.datasource].reads:
+            those = [source for source, row in SOURCES.items() if name in row.reads]
+            raise UserError(f'--{name}={flags[name].value}: means nothing to --datasource={flags.datasource}, only to '
+                            f'{", ".join(those)}')
+    if flags.leave_to_query and flags.train_shot_from is None:
+        raise UserError('--leave_to_query: only with --train_shot_from, where tasks differ in their shots')
 
 
 def episode_spec(flags, training=False):
@@ -151,7 +177,7 @@ def episode_spec(flags, training=False):
     ranges = {}
     if training:
         way = flags.train_num_classes or way
-        shot = flags.update_batch_size if flags.train_update_batch_size == -1 else flags.train_update_batch_size
+        shot = train_update_batch_size(flags)
         query = flags.train_query or source.train_query
         ranges = {'least_way': flags.train_way_from, 'least_shot': flags.train_shot_from,
                   'leave_to_query': flags.leave_to_query}
