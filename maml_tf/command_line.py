@@ -62,6 +62,15 @@ def check_spelling(flags):
         raise UserError(f'--log_dir={flags.log_dir}: the run directory is named by --logdir')
 
 
+def check_heeded(flags):
+    """Raises UserError for a flag that is set and means nothing to the algorithm."""
+    registry = algorithms.registry()
+    others = [name for name in flags if name.split('_')[0] in registry and not name.startswith(f'{flags.algorithm}_')]
+    for name in (*registry[flags.algorithm].unheeded, *others):
+        if flags[name].value != flags[name].default:
+            raise UserError(f'--{name}={flags[name].value}: means nothing to --algorithm={flags.algorithm}')
+
+
 def check_same_model(flags, recorded):
     """Raises UserError, naming the flag, where a run's flags.txt ({name: text}) describes another network."""
     fixed = ['num_classes'] if algorithms.registry()[flags.algorithm].fixed_way else []

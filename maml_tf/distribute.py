@@ -8,13 +8,14 @@ from maml_tf.train import loop
 NAMES = ('auto', 'one_device', 'mirrored')
 
 
-def make_strategy(name):
+def make_strategy(name, tasks=None):
     """A tf.distribute strategy: 'mirrored' over all GPUs (without any: all logical CPUs), 'one_device', or 'auto'.
 
-    'auto' mirrors where there is more than one GPU. Learners and optimizers belong into its scope().
+    'auto' mirrors where there is more than one GPU and at least one of the meta-batch's `tasks` for each. Learners and
+    optimizers belong into its scope().
     """
     gpus = [device.name for device in tf.config.list_logical_devices('GPU')]
-    if name == 'mirrored' or name == 'auto' and len(gpus) > 1:
+    if name == 'mirrored' or name == 'auto' and 1 < len(gpus) <= (tasks or len(gpus)):
         return tf.distribute.MirroredStrategy(gpus or [device.name for device in tf.config.list_logical_devices('CPU')])
     return tf.distribute.get_strategy()
 

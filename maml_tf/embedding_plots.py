@@ -11,11 +11,13 @@ MOST_ROWS, MOST_COLUMNS = 36, 16  # of a matrix whose cells have room for a numb
 def project(*groups):
     """Arrays [n, features], [m, features] ... -> each in the two principal directions of all together, [n, 2] ...;
     and the shares of the variance that the two directions hold."""
-    together = np.concatenate([np.asarray(group, np.float64) for group in groups])
+    # A single feature has no second direction: one that is always 0 stands for it.
+    groups = [np.pad(np.asarray(group, np.float64), ((0, 0), (0, max(0, 2 - group.shape[1])))) for group in groups]
+    together = np.concatenate(groups)
     centre = together.mean(0)
     _, singular, directions = np.linalg.svd(together - centre, full_matrices=False)
     variances = np.square(singular) / max(np.square(singular).sum(), np.finfo(float).tiny)
-    return [(np.asarray(group, np.float64) - centre) @ directions[:2].T for group in groups], variances[:2]
+    return [(group - centre) @ directions[:2].T for group in groups], variances[:2]
 
 
 def episode_embedding(path, support, support_y, query, query_y, class_names=None, prototypes=None, title=None):

@@ -2,6 +2,8 @@
 import keras
 import tensorflow as tf
 
+from maml_tf.errors import UserError
+
 
 def torch_default(fan_in):
     """PyTorch's initial weights and biases of a layer, both U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for Keras."""
@@ -70,7 +72,13 @@ def conv_block(number, filters, fan_in, padding='same', pool=True, kernel_initia
 
 
 def conv4(input_shape, filters=64, name='encoder'):
-    """Four blocks of 64 filters, flattened: 64 features of 28x28 images, 1600 of 84x84 (Vinyals et al. 2016, 4.1)."""
+    """Four blocks of 64 filters, flattened: 64 features of 28x28 images, 1600 of 84x84 (Vinyals et al. 2016, 4.1).
+
+    Raises: UserError where the images are too small to be halved four times.
+    """
+    if min(input_shape[:2]) < 16:
+        raise UserError(f'--image_size={min(input_shape[:2])}: four blocks halve the images four times, which takes at '
+                        'least 16x16')
     layers = []
     for number, fan_in in enumerate([input_shape[-1]] + [filters] * 3, start=1):
         layers += conv_block(number, filters, fan_in)

@@ -31,6 +31,7 @@ class Experiment:
             if flags[flag].value:
                 exporting.check_new(flags[flag].value, flag)  # Before hours of training rather than after.
         check_flags(flags)
+        command_line.check_heeded(flags)
         self.flags, self.defaults, self.spec = flags, SOURCES[flags.datasource], episode_spec(flags)
         for flag in ('write_tasks', 'tasks_file'):
             if flags[flag].value and not self.defaults.classification:
@@ -43,7 +44,7 @@ class Experiment:
         self.output_dim = self.spec.way if self.defaults.classification else self.defaults.output_dim
         network = self.defaults.network(flags, self.source.input_shape, self.output_dim)
         self.metric = self.source.objective.metric_name
-        self.strategy = distribute.make_strategy(flags.strategy)
+        self.strategy = distribute.make_strategy(flags.strategy, flags.meta_batch_size)
         keras.utils.set_random_seed(flags.seed)  # for the initial weights of Keras layers
         with self.strategy.scope():
             self.learner = algorithms.registry()[flags.algorithm].from_flags(flags, network, self.source.objective)

@@ -17,6 +17,8 @@ class Learner(keras.Model):
     takes_masks = False
     # Whether a query's prediction may depend on the other queries; instances set it.
     transductive = False
+    # Flags of many algorithms that this one does not heed; to set one is an error, not a silence.
+    unheeded = ()
     # Whether there is a phase before meta-training, see `pretrain_loss`.
     pretrains = False
     # Whether training and evaluation are compiled by XLA.

@@ -14,7 +14,7 @@ from maml_tf.errors import UserError
 # Flags of this package that make another run of it, and stand in its name where they are not the default.
 TRAINING_FLAGS = ('class_split', 'rotations', 'image_size', 'ink', 'resize', 'train_on', 'train_query',
                   'train_way_from', 'train_shot_from', 'leave_to_query', 'within_groups', 'dimension',
-                  'query_contains_support', 'meta_lr_halve_every')
+                  'query_contains_support', 'meta_lr', 'meta_lr_halve_every')
 CHECKPOINTS_KEPT = 10  # as the reference
 LEARNER, VALUE = 'learner', '/.ATTRIBUTES/VARIABLE_VALUE'  # a variable's key is learner/<name>/.ATTRIBUTES/...
 

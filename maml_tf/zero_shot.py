@@ -12,7 +12,8 @@ class ZeroShotPrototypical(Learner):
 
     The query's embedding is linear too, of features that a given network computed. The settings that the paper is said
     to have for CUB are not verified against it: 1024 GoogLeNet features and 312 attributes, both embedded into 1024
-    dimensions, 50-way with 10 queries per class, Adam at 1e-4 with weight decay 1e-5, 54.6 % among the 50 test classes.
+    dimensions, 50-way with 10 queries per class, Adam at 1e-4, 54.6 % among the 50 test classes. Its weight
+    decay of 1e-5 is the caller's to add to the loss.
 
     A task has one support row for each class, its attributes [tasks, way, attributes], in the order of the labels (or
     in any other, with one-hot labels that say so); queries are [tasks, n, features].
@@ -21,6 +22,7 @@ class ZeroShotPrototypical(Learner):
       attributes, features: sizes of a class's and of an image's vector.
       size: of the common space.
     """
+
     def __init__(self, attributes, features, size=1024, **kwargs):
         super().__init__(MeanClassification(), **kwargs)
         self.of_class, self.of_image = (keras.layers.Dense(size, name=name) for name in ('of_class', 'of_image'))

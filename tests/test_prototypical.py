@@ -190,7 +190,7 @@ def test_parameters_of_the_published_encoder():
 def test_regression_is_refused():
     flags = types.SimpleNamespace(algorithm='prototypical', datasource='sinusoid', num_filters=8)
     with pytest.raises(UserError, match='--datasource=sinusoid'):
-        Prototypical.from_flags(flags, types.SimpleNamespace(input_shape=(SIDE, SIDE, 1)), Regression())
+        Prototypical.from_flags(flags, types.SimpleNamespace(input_shape=(1,)), Regression())
 
 
 def test_exported_embedding(learner, tmp_path):

@@ -5,9 +5,19 @@ import pytest
 from command import ROOT
 
 from maml_tf.algorithms.maml import MAML
+from maml_tf.algorithms.prototypical import Prototypical
 from maml_tf.export import export
 
 BLOCKS = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text('utf-8'), flags=re.DOTALL)
+
+
+def test_saved_model_of_a_metric_learner(tmp_path, monkeypatch, capsys):
+    block, = (block for block in BLOCKS if 'saved_model.load' in block)
+    learner, _ = Prototypical.tiny()
+    export(learner, tmp_path / 'learner', (16, 16, 1), 3, 1, {})
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert 'shape=(1, 7, 5)' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('block', BLOCKS, ids=range(len(BLOCKS)))

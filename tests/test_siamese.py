@@ -170,7 +170,8 @@ def test_koch():
 def flags(**values):
     return types.SimpleNamespace(**{
         'algorithm': 'siamese', 'datasource': 'omniglot', 'siamese_network': None, 'siamese_distance': 'l2',
-        'siamese_l2': '0.1', 'siamese_distort': False, 'num_filters': 4, 'transductive': None, **values})
+        'siamese_l2': '0.1', 'siamese_distort': False, 'ink': 'bright', 'num_filters': 4, 'transductive': None,
+        **values})
 
 
 def make(side, objective=Classification(), **values):

@@ -99,6 +99,17 @@ def test_prototypical_on_a_folder(photos, tmp_path):
         assert (tmp_path / name / 'saved_model.pb').exists() and (tmp_path / name / 'maml_tf.json').exists()
 
 
+@pytest.mark.parametrize('algorithm, pictures', [
+    ('matching', {'embedding.png', 'matches.png'}), ('relation', {'embedding.png'}),
+    ('siamese', {'embedding.png', 'matches.png'})])
+def test_other_metric_learners_on_a_folder(photos, tmp_path, algorithm, pictures):
+    run_maml(*SMALL, '--image_size=24', f'--data_dir={photos}', f'--algorithm={algorithm}', '--export_dir=learner',
+             '--export_embedding_dir=embedding', cwd=tmp_path)
+    run, = (tmp_path / 'logs').iterdir()
+    assert pictures <= {path.name for path in run.iterdir()}
+    assert (tmp_path / 'learner' / 'saved_model.pb').exists() and (tmp_path / 'embedding' / 'saved_model.pb').exists()
+
+
 @pytest.mark.parametrize('arguments, words', [
     (['--num_classes=20'], ['--num_classes=20', 'maml_tf.adapt']),
     (['--split_file=none.csv'], ['--split_file=none.csv', 'No such file']),
@@ -106,6 +117,9 @@ def test_prototypical_on_a_folder(photos, tmp_path):
     (['--train_num_classes=6'], ['--train_num_classes=6', 'one output per class', '--num_classes']),
     (['--train_shot_from=1', '--train_update_batch_size=2'], ['--train_shot_from', 'one size']),
     (['--tasks_file=none.jsonl'], ['--tasks_file=none.jsonl']),
+    (['--algorithm=prototypical', '--conv=False'], ['--conv=False', 'prototypical']),
+    (['--algorithm=prototypical', '--image_size=15'], ['--image_size=15', '16x16']),
+    (['--siamese_l2=1'], ['--siamese_l2=1', '--algorithm=maml']),
     (['--rotations=per_task'], ['--rotations=per_task', 'only to omniglot']),
     (['--pretrain_iterations=5', '--algorithm=siamese'], ['--pretrain_iterations', 'siamese has no pretraining']),
     (['--train_on=trainval'], ['--train_on=trainval', '--test_set=True']),

@@ -41,8 +41,9 @@ class Matching(MetricLearner):
     @classmethod
     def from_flags(cls, flags, network, objective):
         """The learner that the command line describes. Raises UserError in regression."""
-        return cls(conv4(network.input_shape, flags.num_filters), classification_only(flags, objective),
-                   fce=flags.matching_fce, steps=flags.matching_steps, similarity=flags.matching_similarity,
+        objective = classification_only(flags, objective)
+        return cls(conv4(network.input_shape, flags.num_filters), objective, fce=flags.matching_fce,
+                   steps=flags.matching_steps, similarity=flags.matching_similarity,
                    temperature=flags.matching_temperature, transductive=bool(flags.transductive))
 
     @classmethod

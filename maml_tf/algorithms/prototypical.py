@@ -30,8 +30,9 @@ class Prototypical(MetricLearner):
     @classmethod
     def from_flags(cls, flags, network, objective):
         """The learner that the command line describes. Raises UserError in regression."""
-        return cls(conv4(network.input_shape, flags.num_filters), classification_only(flags, objective),
-                   distance=flags.prototypical_distance, transductive=bool(flags.transductive))
+        objective = classification_only(flags, objective)
+        return cls(conv4(network.input_shape, flags.num_filters), objective, distance=flags.prototypical_distance,
+                   transductive=bool(flags.transductive))
 
     @classmethod
     def tiny(cls):

@@ -49,13 +49,13 @@ class Siamese(MetricLearner):
       encoder, transductive: see MetricLearner; features are flat.
       distance: t, one of DISTANCES: |a - b|, (a - b)^2, or a b / (|a| |b|), whose sum is the cosine.
       l2: weight of the squared kernels in the loss: one for all layers, or one for each, the last of them w.
-      distort: affine distortions of the training images.
+      distort: affine distortions of the training images, which bring in `background` from outside.
     Raises: UserError where `l2` does not go with the layers.
     """
 
-    def __init__(self, encoder, distance='l1', l2=(0.,), distort=True, **kwargs):
+    def __init__(self, encoder, distance='l1', l2=(0.,), distort=True, background=0., **kwargs):
         super().__init__(encoder, SamePairs(), **kwargs)
-        self.distance, self.distort = distance, distort
+        self.distance, self.distort, self.background = distance, distort, background
         normal = keras.initializers.RandomNormal
         self.kernel = self.add_weight(shape=encoder.output_shape[1:], initializer=normal(0., .2),
                                       name='similarity_kernel')
@@ -73,6 +73,7 @@ class Siamese(MetricLearner):
         kind = flags.siamese_network or ('koch' if min(shape[:2]) >= KOCH_SIDE else 'small')
         encoder = koch(shape) if kind == 'koch' else conv4(shape, flags.num_filters)
         return cls(encoder, flags.siamese_distance, _numbers(flags.siamese_l2), flags.siamese_distort,
+                   background=1. if flags.ink == 'dark' else 0.,
                    transductive=bool(flags.transductive))
 
     @classmethod
@@ -122,7 +123,8 @@ class Siamese(MetricLearner):
         if self.distort:
             shape = tf.shape(images)
             parts = affine.components(tf.reshape(affine.bits_of(images), [-1, affine.WORDS]))
-            images = tf.reshape(affine.distort(tf.reshape(images, [-1, *images.shape[2:]]), parts), shape)
+            images = tf.reshape(affine.distort(tf.reshape(images, [-1, *images.shape[2:]]), parts,
+                                              self.background), shape)
         present = tf.reduce_max(task.support_y, 1) * tf.reduce_max(task.query_y, 1)
         mask = None if task.support_mask is None else tf.tile(present, [1, 2])
         first, second, same = pairs(*tf.split(self.embed(images, True, mask), 2, axis=1), present)
