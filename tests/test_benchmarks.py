@@ -17,9 +17,9 @@ import step_time  # noqa: E402
 import workloads  # noqa: E402
 
 FULL = workloads.WORKLOADS
-SINUSOID = dataclasses.replace(FULL['sinusoid'], tasks=2, steps=1)
+SINUSOID = dataclasses.replace(FULL['sinusoid'], tasks=2, inner_steps=2, steps=1)
 STRIDED = dataclasses.replace(FULL['omniglot_5way1shot'], tasks=2, way=3, filters=4)
-POOLED = dataclasses.replace(FULL['miniimagenet_5way1shot'], tasks=2, way=3, filters=4, query=2, inner_steps=2,
+POOLED = dataclasses.replace(FULL['miniimagenet_5way1shot'], tasks=2, way=3, filters=4, query=2, inner_steps=1,
                              input_shape=(20, 17, 3))
 CASES = {'sinusoid': SINUSOID, 'strided': STRIDED, 'pooled': POOLED}
 CASES |= {f'{name}-first-order': dataclasses.replace(CASES[name], first_order=True) for name in ('sinusoid', 'pooled')}
