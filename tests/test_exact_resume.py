@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from command import ROOT, run_maml
 
-KILLS, ITERATIONS = 20, 30000
+KILLS, ITERATIONS = 20, 40000
 # Importing TensorFlow takes most of a short run, so one process imports it and forks the runs, before TensorFlow
 # has started a thread. Every second run is killed as soon as it writes a checkpoint, the others anywhere.
 KILLER = """
@@ -32,15 +32,16 @@ def start():
 
 def parts():
     found = set()
-    for path in logdir.glob('*/.writing/*'):
-        try:
+    try:
+        for path in logdir.glob('*/.writing/*'):
             found.add((path, path.stat().st_mtime_ns))
-        except FileNotFoundError:  # complete meanwhile
-            pass
+    except FileNotFoundError:  # complete meanwhile, the file or its folder
+        pass
     return found
 
 random.seed(0)
-killed_writing = 0
+killed = killed_writing = 0
+ended = False  # A machine may be fast, or too busy for this process to see a checkpoint being written.
 for kill in range(kills):
     began, child, delay = time.monotonic(), start(), random.uniform(.5, 3.)
     left = parts()  # of the run that was killed before
@@ -48,14 +49,18 @@ for kill in range(kills):
         if kill % 2 and parts() - left:
             killed_writing += 1
             break
-        if os.waitpid(child, os.WNOHANG)[0]:
-            sys.exit(f'run {kill} ended before it was killed')
+        ended = os.waitpid(child, os.WNOHANG)[0]
+        if ended:
+            break
+    if ended:
+        break
+    killed += 1
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     latest = sorted(int(p.stem.split('-')[1]) for p in logdir.glob('*/model-*.index'))[-1:]
     print('killed', kill, 'after', latest, flush=True)
 status = os.waitpid(start(), 0)[1]
-print('killed while writing:', killed_writing, 'status:', status)
+print('killed:', killed, 'while writing:', killed_writing, 'status:', status)
 """
 
 
@@ -92,7 +97,8 @@ def test_killed_often_equals_never_killed(tmp_path):
                                  str(kills)], text=True, capture_output=True, env=environment)
         assert result.stdout.rstrip().endswith('status: 0'), result.stdout[-500:] + result.stderr[-2000:]
         runs[name], = (tmp_path / name).iterdir()
-    assert int(result.stdout.split('killed while writing: ')[1].split()[0]) >= KILLS // 4, result.stdout
+    killed, writing = (int(result.stdout.rpartition(f'{word}: ')[2].split()[0]) for word in ('killed', 'while writing'))
+    assert killed >= KILLS // 2 and writing >= killed // 5, result.stdout
     one, other = runs.values()
     assert (one / 'metrics.csv').read_text() == (other / 'metrics.csv').read_text()
     ours, theirs = weights(one, ITERATIONS), weights(other, ITERATIONS)
