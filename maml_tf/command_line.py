@@ -4,11 +4,11 @@ import sys
 
 import absl.flags
 
-from maml_tf import algorithms, distribute, evaluate, export, inner_loop, networks, run_directory, train
+from maml_tf import algorithms, distribute, evaluate, export, inner_loop, networks, run_directory, shares, train
 from maml_tf.episodes import sources
 from maml_tf.errors import UserError
 
-OWNERS = (sources, train, inner_loop, networks, run_directory, evaluate, export, distribute)
+OWNERS = (sources, train, inner_loop, networks, run_directory, evaluate, export, distribute, shares)
 
 
 def define_flags(flags):

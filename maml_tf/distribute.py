@@ -1,7 +1,7 @@
 """Training on several devices: the tasks of a meta-batch are split over the replicas of a tf.distribute strategy."""
 import tensorflow as tf
 
-from maml_tf.episodes.streaming import on_fresh_tasks
+from maml_tf import shares
 from maml_tf.errors import UserError
 from maml_tf.train import loop
 
@@ -20,7 +20,7 @@ def make_strategy(name, tasks=None):
     return tf.distribute.get_strategy()
 
 
-def iterate(strategy, op, draw, meta_batch_size):
+def iterate(strategy, op, draw, meta_batch_size, at_once=None):
     """As train.iterate, each replica on its share of every meta-batch, with the same result.
 
     Raises UserError where there are more replicas than tasks.
@@ -29,13 +29,13 @@ def iterate(strategy, op, draw, meta_batch_size):
     if meta_batch_size < replicas:
         raise UserError(f'--meta_batch_size={meta_batch_size}: at least one task for each of the {replicas} replicas')
     # XLA wants fixed shapes, but not the same on every replica: the first ones take a task more.
-    shares = [meta_batch_size // replicas + (r < meta_batch_size % replicas) for r in range(replicas)]
-    gradients = [_weighted_gradients(op, draw, share, share / meta_batch_size) for share in shares]
+    parts = [meta_batch_size // replicas + (r < meta_batch_size % replicas) for r in range(replicas)]
+    gradients = [_weighted_gradients(op, draw, part, part / meta_batch_size, at_once) for part in parts]
 
     def on_replica(first):
         context = tf.distribute.get_replica_context()
         replica = int(tf.get_static_value(context.replica_id_in_sync_group))
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients[replica](first + sum(shares[:replica])))
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients[replica](first + sum(parts[:replica])))
         op.apply(total[0], replicas)
         return total[1]
 
@@ -47,13 +47,14 @@ def iterate(strategy, op, draw, meta_batch_size):
     return loop(step, jit_compile=False)
 
 
-def _weighted_gradients(op, draw, share, weight):
-    """first task -> this share's part of the meta-batch's mean gradients and log. A function of its own for each
+def _weighted_gradients(op, draw, tasks, weight, at_once):
+    """first task -> these tasks' part of the meta-batch's mean gradients and log. A function of its own for each
     replica, since a trace holds on to its replica's variables."""
     def gradients(task):
         values, log = op.gradients(task)
         return [g * weight for g in values], {name: value * weight for name, value in log.items()}
-    return on_fresh_tasks(gradients, draw, share, op.xla)
+    at_once = shares.share(tasks, 1, at_once) if at_once else tasks
+    return shares.mean(gradients, draw, tasks, at_once, op.xla)
 
 
 def define_flags(flags):

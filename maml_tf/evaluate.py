@@ -2,21 +2,23 @@
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import progress
-from maml_tf.episodes.streaming import on_fresh_tasks
+from maml_tf import progress, shares
 
 # Not the training seed: every run, whatever its algorithm and seed, is scored on the same tasks.
 TASK_SEED = 1
 
 
-def evaluator(learner, draw, steps, chunk=25):
+def evaluator(learner, draw, steps, chunk=25, at_once=None):
     """Compiles evaluate(tasks) -> float array [tasks, steps + 1], the objective's metric on the first `tasks` tasks.
 
     A progress bar appears when it takes more than some seconds.
+
+    Args:
+      chunk: tasks that are scored between two moves of it; at_once: tasks in a share, see shares.py; None: all of them.
     """
     def metrics(task):
         return tf.transpose(learner.query_metrics(task, steps)[1])
-    score = on_fresh_tasks(metrics, draw, chunk, learner.xla)
+    score = shares.concatenated(metrics, draw, chunk, at_once or chunk, learner.xla)
 
     def evaluate(tasks):
         # The last chunk may draw more tasks than are asked for: XLA compiles per shape, and tasks are endless.
@@ -27,8 +29,8 @@ def evaluator(learner, draw, steps, chunk=25):
 
 
 def chunk(spec, examples=1000):
-    """How many tasks of an EpisodeSpec to evaluate at once: about `examples` examples, and not more than 25 tasks."""
-    return max(1, min(25, examples // (spec.way * (spec.shot + spec.query))))
+    """How many tasks of an EpisodeSpec to evaluate at once: about `examples` examples, and not more than 24 tasks."""
+    return max(1, min(24, examples // (spec.way * (spec.shot + spec.query))))
 
 
 def define_flags(flags):

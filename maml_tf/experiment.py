@@ -79,7 +79,7 @@ class Experiment:
             return
         directory.forget_metrics_after(start)  # Rows of a run that was killed before its next checkpoint.
         directory.write_flags(command_line.as_flagfile(flags))
-        operations = {phase: functools.partial(self._iterate, op, draw) for phase, op in self.ops.items()}
+        operations = {phase: functools.partial(self._iterate, op, draw, self._training_spec()) for phase, op in self.ops.items()}
         schedule = training.Schedule(
             self.pretrain_iterations, self.metatrain_iterations, print_every=self.defaults.print_every,
             iterations_per_call=flags.iterations_per_call or self.defaults.iterations_per_call,
@@ -133,10 +133,17 @@ class Experiment:
             return tasks
         return self.source.tasks(self._split, self.spec, evaluate.TASK_SEED)
 
-    def _iterate(self, op, draw):
+    def _iterate(self, op, draw, spec):
+        tasks = self.flags.meta_batch_size
+        at_once = self.learner.share(tasks, spec)
         if self.strategy.num_replicas_in_sync == 1:
-            return training.iterate(op, draw, self.flags.meta_batch_size)
-        return distribute.iterate(self.strategy, op, draw, self.flags.meta_batch_size)
+            return training.iterate(op, draw, tasks, at_once)
+        return distribute.iterate(self.strategy, op, draw, tasks, at_once)
+
+    def _evaluator(self, tasks, steps):
+        """See evaluate.evaluator."""
+        chunk = evaluate.chunk(self.spec)
+        return evaluate.evaluator(self.learner, tasks, steps, chunk, self.learner.share(chunk, self.spec))
 
     def _validator(self):
         """() -> mean validation scores [inner steps of training + 1]."""
@@ -144,8 +151,7 @@ class Experiment:
         if self.defaults.validate_every is None or self.flags.train_on == 'trainval' or \
                 'val' not in self.source.splits:
             return None
-        score = evaluate.evaluator(self.learner, self.source.tasks('val', self.spec, evaluate.TASK_SEED),
-                                   self.flags.num_updates, evaluate.chunk(self.spec))
+        score = self._evaluator(self.source.tasks('val', self.spec, evaluate.TASK_SEED), self.flags.num_updates)
         return lambda: score(VALIDATION_TASKS).mean(0)
 
     def evaluate(self):
@@ -163,8 +169,7 @@ class Experiment:
         protocol = self._protocol(tasks)
         if flags.write_tasks:
             manifest.write(flags.write_tasks, tasks, flags.test_tasks, protocol)
-        scores = evaluate.evaluator(self.learner, tasks, self.defaults.eval_steps,
-                                    evaluate.chunk(self.spec))(flags.test_tasks)
+        scores = self._evaluator(tasks, self.defaults.eval_steps)(flags.test_tasks)
         way = f'{self.spec.way}-way ' if self.defaults.classification else ''
         heading = (f'on {len(scores)} {flags.datasource} {"test" if flags.test_set else "validation"} tasks, '
                    f'{way}{self.spec.shot}-shot, {origin}')

@@ -30,6 +30,11 @@ class Learner(keras.Model):
         self.objective = objective
         self.built = True  # Every variable is made by the constructors.
 
+    def share(self, tasks, spec):
+        """How many of `tasks` tasks, of an EpisodeSpec, to compute at a time (see shares.py); here all."""
+        del spec
+        return tasks
+
     def named_variables(self):
         """{identifier: tf.Variable} of all that is learnt: what a checkpoint holds."""
         return named(self.variables)
@@ -96,7 +101,7 @@ class Learner(keras.Model):
     def _gradients(self, loss, task):
         with tf.GradientTape() as tape:
             value, log = loss(task)
-        return tape.gradient(value, self.trainable_variables,
+        return tape.gradient(value, [variable.value for variable in self.trainable_variables],
                              unconnected_gradients=tf.UnconnectedGradients.ZERO), log
 
     def _query_loss_and_log(self, task, outputs):

@@ -21,7 +21,8 @@ class MetricLearner(Learner):
       transductive: batch norm by the statistics of the examples at hand in evaluation too, those of one task's
         support set or of its queries.
     """
-    unheeded = ('norm', 'conv', 'max_pool', 'stop_grad', 'update_lr', 'train_update_lr', 'num_updates')
+    unheeded = ('norm', 'conv', 'max_pool', 'stop_grad', 'update_lr', 'train_update_lr', 'num_updates',
+                'tasks_at_once')
     takes_masks = True  # An example that does not count has a label of zeros.
     xla = False  # Its convolutions are ten times slower than TensorFlow's own on a CPU, where kernels are shared.
 

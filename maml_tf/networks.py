@@ -55,6 +55,8 @@ class Network:
 class FullyConnected(Network):
     """Hidden layers with normalisation and ReLU, then a linear one (Finn et al. 2017, sections 5.1 and 5.2)."""
 
+    light = True  # so little to do for a task that shares would cost more than they save
+
     def __init__(self, input_shape, output_dim, hidden=(40, 40), norm='None'):
         super().__init__(norm)
         self.input_shape, self.output_dim, self.hidden = tuple(input_shape), output_dim, tuple(hidden)
@@ -123,9 +125,12 @@ class ConvNet(Network):
     def forward(self, x, weights):
         """x: [tasks, n, height, width, channels] -> [tasks, n, output_dim]; weights: {name: [(tasks,) ...]}."""
         for block in range(self.blocks):
-            x = layers.conv3x3(x, weights[f'conv{block + 1}'], weights[f'b{block + 1}'], 1 if self.max_pool else 2)
-            x = self._normalise_relu(x, weights, block)
-            x = layers.max_pool2x2(x) if self.max_pool else x
+            x = layers.conv3x3(x, weights[f'conv{block + 1}'], 1 if self.max_pool else 2)
+            if self.norm == 'batch_norm':  # takes any bias away
+                x = tf.nn.relu(layers.batch_norm(x, weights[f'norm{block}_beta'], pool=self.max_pool))
+            else:
+                x = self._normalise_relu(x + layers.per_example(weights[f'b{block + 1}'], x), weights, block)
+                x = layers.max_pool2x2(x) if self.max_pool else x
         if self.head == 'mean':
             x = tf.reduce_mean(x, axis=(2, 3))
         else:

@@ -7,7 +7,7 @@ import time
 import keras
 import tensorflow as tf
 
-from maml_tf import progress
+from maml_tf import progress, shares
 from maml_tf.episodes.streaming import on_fresh_tasks, streams
 from maml_tf.errors import UserError
 from maml_tf.interrupts import Interrupts
@@ -59,15 +59,27 @@ def adam(meta_lr, halve_every=None):
     return keras.optimizers.Adam(meta_lr, epsilon=1e-8)
 
 
-def iterate(op, draw, meta_batch_size):
+def iterate(op, draw, meta_batch_size, at_once=None):
     """Compiles run(first, count) -> {name: mean over the iterations}: `count` steps of `op`, each on fresh tasks.
 
     Iteration i draws tasks i * meta_batch_size onwards, so that what is learnt depends neither on the length
     of a call nor on where a run was interrupted.
+
+    at_once: tasks in a share, see shares.py; None: all, and with XLA the iterations are one program.
     """
-    step = on_fresh_tasks(op, draw, meta_batch_size, op.xla)
-    step_of_iteration = tf.function(lambda iteration: step(iteration * meta_batch_size), autograph=False)
-    return loop(step_of_iteration, jit_compile=op.xla and not streams(draw))
+    if at_once in (None, meta_batch_size):
+        step = on_fresh_tasks(op, draw, meta_batch_size, op.xla)
+        step_of_iteration = tf.function(lambda iteration: step(iteration * meta_batch_size), autograph=False)
+        return loop(step_of_iteration, jit_compile=op.xla and not streams(draw))
+    mean_gradients = shares.mean(op.gradients, draw, meta_batch_size, at_once, op.xla)
+    apply = tf.function(op.apply, jit_compile=op.xla, autograph=False)
+
+    @tf.function(autograph=False)
+    def step_in_shares(iteration):
+        gradients, log = mean_gradients(iteration * meta_batch_size)
+        apply(gradients)
+        return log
+    return loop(step_in_shares, jit_compile=False)
 
 
 def loop(step, jit_compile):
@@ -82,7 +94,7 @@ def loop(step, jit_compile):
             return i + 1, {name: totals[name] + log[name] for name in totals}
 
         empty = {name: tf.zeros([], spec.dtype) for name, spec in log_specs.items()}
-        _, totals = tf.while_loop(lambda i, _: i < count, body, (tf.zeros([], tf.int64), empty))
+        _, totals = tf.while_loop(lambda i, _: i < count, body, (tf.zeros([], tf.int64), empty), parallel_iterations=1)
         return {name: total / tf.cast(count, total.dtype) for name, total in totals.items()}
 
     return lambda first, count: run(tf.constant(first, tf.int64), tf.constant(count, tf.int64))

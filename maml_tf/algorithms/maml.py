@@ -1,6 +1,7 @@
 """Model-agnostic meta-learning (Finn, Abbeel, Levine, ICML 2017, arXiv 1703.03400)."""
 import tensorflow as tf
 
+from maml_tf import shares
 from maml_tf.episodes.sources import SOURCES
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.inner_loop import inner_loop, read_out_every_step, stack_over_tasks
@@ -26,16 +27,17 @@ class MAML(Learner):
         and always so in training); False: each by itself, beside the support set (Reptile's other protocol). The
         state then carries the support set.
       clip: bounds every entry of the meta-gradient by +-clip.
+      tasks_at_once: at most so many tasks are computed at a time, see shares.py; None: by their size.
     """
 
     fixed_way = True  # by the last layer
     pretrains = True
 
     def __init__(self, network, objective, inner_lr=1e-3, inner_steps=1, stop_grad=False, seed=0, transductive=True,
-                 clip=None, **kwargs):
+                 clip=None, tasks_at_once=None, **kwargs):
         super().__init__(objective, **kwargs)
         self.network, self.inner_steps, self.stop_grad = network, inner_steps, stop_grad
-        self.transductive, self.clip = transductive, clip
+        self.transductive, self.clip, self._tasks_at_once = transductive, clip, tasks_at_once
         self.update_rule = gradient_descent(inner_lr)
         self.meta_weights = {
             name: self.add_weight(name=name, shape=value.shape,
@@ -47,13 +49,18 @@ class MAML(Learner):
         """The learner that the command line describes."""
         return cls(network, objective, inner_lr=flags.update_lr, inner_steps=flags.num_updates,
                    stop_grad=flags.stop_grad, seed=flags.seed, transductive=flags.transductive is not False,
-                   clip=SOURCES[flags.datasource].clip)
+                   clip=SOURCES[flags.datasource].clip, tasks_at_once=flags.tasks_at_once)
 
     @classmethod
     def tiny(cls):
         spec = EpisodeSpec(way=3, shot=2, query=2)
         network = FullyConnected((8, 8, 1), spec.way, (32, 32), 'batch_norm')
         return cls(network, Classification(), inner_lr=0.1, inner_steps=1), spec
+
+    def share(self, tasks, spec):
+        if self._tasks_at_once is None and getattr(self.network, 'light', False):
+            return tasks
+        return shares.share(tasks, spec.way * (spec.shot + spec.query), self._tasks_at_once)
 
     def _weights(self):
         """(weights that the inner loop adapts, weights that all tasks share), as tensors."""

@@ -64,7 +64,10 @@ def build_learner(workload):
 def draw(workload):
     """(start, count) -> Task, as a source's `tasks`; the workload's batches in turn."""
     arrays = [tf.constant(array) for array in workload.batches()]
-    return lambda start, count: Task(*(array[start // count % BATCHES] for array in arrays))
+    # Not array[start:...]: XLA compiles a slice anew for every place.
+    flat = [tf.reshape(array, [-1, *array.shape[2:]]) for array in arrays]
+    return lambda start, count: Task(*(tf.gather(array, (start + tf.range(count, dtype=tf.int64)) % len(array))
+                                       for array in flat))
 
 
 class TaskByTask:
@@ -132,7 +135,8 @@ class TensorFlowSide:
         self._scale, self._optimizer = workload.loss_scale, train.adam(1e-3)
         gradients = TaskByTask(workload, learner) if name == 'map_fn' else learner.meta_gradients
         op = train.Op(gradients, learner, self._optimizer)
-        self._run = train.iterate(op, draw(workload), workload.tasks)
+        at_once = learner.share(workload.tasks, workload) if name == 'ours' else None
+        self._run = train.iterate(op, draw(workload), workload.tasks, at_once)
 
     def first_step(self):
         loss = self.run(0, 1)
