@@ -17,6 +17,7 @@ import math
 import tensorflow as tf
 
 from maml_tf.shapes import sizes
+from maml_tf.traced import Traced
 
 
 def standardise(z, epsilon, pool=False):
@@ -24,30 +25,45 @@ def standardise(z, epsilon, pool=False):
 
     pool: of images, then 2x2 VALID max-pooling (before it in the code, which comes to the same and is less work).
     """
-    choose = MaxPool if pool else Everything
+    return _Standardise.of(epsilon, MaxPool if pool else Everything).value(z)
 
-    @tf.custom_gradient
-    def forward(z):
-        statistics = _Statistics(z, epsilon, choose)
-        return statistics.y, lambda g: backward(z, g)
 
-    @tf.custom_gradient
-    def backward(z, g):
-        # Computed again rather than taken from `forward`, whose insides no tape has seen; XLA keeps one copy.
-        s = _Statistics(z, epsilon, choose)
+class _Standardise(Traced):
+    """y(z), B(z, g) and B's gradients, see above."""
+
+    def __init__(self, epsilon, choose):
+        super().__init__()
+        self._epsilon, self._choose = epsilon, choose
+
+    def value(self, z):
+        @tf.custom_gradient
+        def apply(z):
+            return self.trace(self._y, z), lambda g: self._gradient(z, g)
+        return apply(z)
+
+    def _gradient(self, z, g):
+        @tf.custom_gradient
+        def apply(z, g):
+            return self.trace(self._b, z, g), lambda u: self.trace(self._of_b, z, g, u)
+        return apply(z, g)
+
+    # All three compute the statistics again: no tape has seen the insides of the others. XLA keeps one copy.
+
+    def _y(self, z):
+        return _Statistics(z, self._epsilon, self._choose).y
+
+    def _b(self, z, g):
+        s = _Statistics(z, self._epsilon, self._choose)
+        return s.r * (s.choice.put(g) - s.total(g) - s.x * s.total(g * s.y))
+
+    def _of_b(self, z, g, u):
+        s = _Statistics(z, self._epsilon, self._choose)
         sum_g, a = s.total(g), s.total(g * s.y)
-        spread = s.choice.put(g)
-
-        def gradient(u):
-            pooled_u = s.choice.take(u)
-            sum_u, b = s.total(u), s.total(u * s.x)
-            c = s.total(pooled_u * g) - sum_u * sum_g
-            to_g = s.r * (pooled_u - sum_u - s.y * b)
-            to_z = -tf.square(s.r) * (s.x * (c - 3 * a * b) + b * (spread - sum_g) + a * (u - sum_u))
-            return to_z, to_g
-        return s.r * (spread - sum_g - s.x * a), gradient
-
-    return forward(z)
+        sum_u, b = s.total(u), s.total(u * s.x)
+        pooled_u = s.choice.take(u)
+        c = s.total(pooled_u * g) - sum_u * sum_g
+        to_z = -tf.square(s.r) * (s.x * (c - 3 * a * b) + b * (s.choice.put(g) - sum_g) + a * (u - sum_u))
+        return to_z, s.r * (pooled_u - sum_u - s.y * b)
 
 
 class _Statistics:

@@ -12,10 +12,13 @@ from maml_tf.shapes import sizes
 PLANES = 4
 
 
-def convolve(x, kernel, stride):
-    """[tasks, n, height, width, in] by [tasks, 3, 3, in, out] -> [tasks, n, h, w, out]; stride: 1 or 2."""
+def convolve(x, kernel, stride, dtype=None):
+    """[tasks, n, height, width, in] by [tasks, 3, 3, in, out] -> [tasks, n, h, w, out]; stride: 1 or 2.
+
+    dtype: in which to multiply, see Bilinear.
+    """
     lowering = Planes if x.shape[-1] <= PLANES else Columns if stride == 1 else Patches
-    convolution = lowering.of(tuple(x.shape[2:4]), stride)
+    convolution = lowering.of(tuple(x.shape[2:4]), stride, dtype)
     return convolution.product(x, convolution.arrange(kernel))
 
 
@@ -23,11 +26,11 @@ class Convolution(Bilinear):
     """Images [tasks, n, height, width, in], kernels in the form [tasks, ...] that `arrange` of a lowering gives them.
 
     Args:
-      sides: (height, width); stride: 1 or 2.
+      sides: (height, width); stride: 1 or 2; dtype: see Bilinear.
     """
 
-    def __init__(self, sides, stride):
-        super().__init__()
+    def __init__(self, sides, stride, dtype=None):
+        super().__init__(dtype)
         self.sides, self.stride = sides, stride
         self.out_sides = tuple(-(-side // stride) for side in self.sides)
         # TensorFlow puts the odd pixel of SAME padding at the end.

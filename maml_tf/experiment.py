@@ -79,7 +79,7 @@ class Experiment:
             return
         directory.forget_metrics_after(start)  # Rows of a run that was killed before its next checkpoint.
         directory.write_flags(command_line.as_flagfile(flags))
-        operations = {phase: functools.partial(self._iterate, op, draw, self._training_spec()) for phase, op in self.ops.items()}
+        operations = {phase: functools.partial(self._iterate, op, draw) for phase, op in self.ops.items()}
         schedule = training.Schedule(
             self.pretrain_iterations, self.metatrain_iterations, print_every=self.defaults.print_every,
             iterations_per_call=flags.iterations_per_call or self.defaults.iterations_per_call,
@@ -133,9 +133,9 @@ class Experiment:
             return tasks
         return self.source.tasks(self._split, self.spec, evaluate.TASK_SEED)
 
-    def _iterate(self, op, draw, spec):
+    def _iterate(self, op, draw):
         tasks = self.flags.meta_batch_size
-        at_once = self.learner.share(tasks, spec)
+        at_once = self.learner.share(tasks, self._training_spec())
         if self.strategy.num_replicas_in_sync == 1:
             return training.iterate(op, draw, tasks, at_once)
         return distribute.iterate(self.strategy, op, draw, tasks, at_once)

@@ -40,7 +40,7 @@ def inner_loop(loss, weights, update_rule, steps, stop_grad=False):
     fast_weights, slots = dict(weights), {}
     trajectory = InnerLoop([fast_weights], [], [])
     for step in range(steps):
-        fast_weights, slots, losses, outputs = _step(loss, fast_weights, update_rule, slots, step, stop_grad)
+        fast_weights, slots, losses, outputs = inner_step(loss, fast_weights, update_rule, slots, step, stop_grad)
         trajectory.fast_weights.append(fast_weights)
         trajectory.support_losses.append(losses)
         trajectory.support_outputs.append(outputs)
@@ -56,7 +56,7 @@ def read_out_every_step(loss, weights, update_rule, steps, read_out):
     read_outs = tf.TensorArray(weights[next(iter(weights))].dtype, size=steps + 1, clear_after_read=False)
 
     def body(step, fast_weights, slots, read_outs):
-        fast_weights, slots, _, _ = _step(loss, fast_weights, update_rule, slots, step, stop_grad=True)
+        fast_weights, slots, _, _ = inner_step(loss, fast_weights, update_rule, slots, step, stop_grad=True)
         return step + 1, fast_weights, slots, read_outs.write(step + 1, read_out(fast_weights))
 
     start = tf.constant(0), dict(weights), {}, read_outs.write(0, read_out(weights))
@@ -64,7 +64,8 @@ def read_out_every_step(loss, weights, update_rule, steps, read_out):
     return read_outs.stack()
 
 
-def _step(loss, fast_weights, update_rule, slots, step, stop_grad):
+def inner_step(loss, fast_weights, update_rule, slots, step, stop_grad):
+    """One step of `inner_loop` -> (fast weights, slots, losses [tasks] before it, outputs behind these)."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(fast_weights)
         losses, outputs = loss(fast_weights, step)
@@ -82,3 +83,5 @@ def define_flags(flags):
                        'examples and divided by the shots, as in the reference)', lower_bound=0)
     flags.DEFINE_integer('num_updates', 1, 'number of inner gradient updates during training', lower_bound=1)
     flags.DEFINE_bool('stop_grad', False, 'first-order MAML: no second derivatives in the meta-gradient')
+    flags.DEFINE_bool('rematerialise', False, 'compute each inner step once more on the way back instead of keeping '
+                      'its activations: the same meta-gradient in the memory of one step, in more time')

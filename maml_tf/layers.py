@@ -18,16 +18,22 @@ def per_example(weight, x):
     return tf.reshape(weight, [-1] + [1] * (x.shape.rank - 2) + [weight.shape[-1]])
 
 
-def linear(x, weight, bias):
-    """[tasks, n, in] by [(tasks,) in, out], plus [(tasks,) out] -> [tasks, n, out]."""
-    x = Linear.of().product(x, weight) if weight.shape.rank == 3 else tf.matmul(x, weight)
+def linear(x, weight, bias, dtype=None):
+    """[tasks, n, in] by [(tasks,) in, out], plus [(tasks,) out] -> [tasks, n, out].
+
+    dtype: in which to multiply by weights of tasks, see bilinear.py.
+    """
+    x = Linear.of(dtype).product(x, weight) if weight.shape.rank == 3 else tf.matmul(x, weight)
     return x + per_example(bias, x)
 
 
-def conv3x3(x, kernel, stride):
-    """SAME convolution, [tasks, n, height, width, in] by [(tasks,) 3, 3, in, out] -> [tasks, n, h, w, out]."""
+def conv3x3(x, kernel, stride, dtype=None):
+    """SAME convolution, [tasks, n, height, width, in] by [(tasks,) 3, 3, in, out] -> [tasks, n, h, w, out].
+
+    dtype: as in `linear`.
+    """
     if kernel.shape.rank == 5:
-        return convolve(x, kernel, stride)
+        return convolve(x, kernel, stride, dtype)
     tasks, n, *image = sizes(x)
     x = tf.nn.conv2d(tf.reshape(x, [tasks * n, *image]), kernel, stride, 'SAME')
     return tf.reshape(x, [tasks, n, *x.shape[1:]])

@@ -22,7 +22,7 @@ class MetricLearner(Learner):
         support set or of its queries.
     """
     unheeded = ('norm', 'conv', 'max_pool', 'stop_grad', 'update_lr', 'train_update_lr', 'num_updates',
-                'tasks_at_once')
+                'tasks_at_once', 'rematerialise', 'bfloat16')
     takes_masks = True  # An example that does not count has a label of zeros.
     xla = False  # Its convolutions are ten times slower than TensorFlow's own on a CPU, where kernels are shared.
 

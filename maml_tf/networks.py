@@ -17,12 +17,15 @@ NORMS = ('batch_norm', 'layer_norm', 'None')
 
 
 class Network:
-    """What the two networks share: the normalisation, and initial values drawn weight by weight."""
+    """What the two networks share: the normalisation, and initial values drawn weight by weight.
 
-    def __init__(self, norm):
+    product_dtype: in which inputs and the weights of tasks are multiplied; the rest is in the weights' own.
+    """
+
+    def __init__(self, norm, product_dtype=None):
         if norm not in NORMS:
             raise ValueError(f'norm={norm!r}: one of {", ".join(NORMS)}')
-        self.norm = norm
+        self.norm, self.product_dtype = norm, product_dtype
 
     def adapted(self, name):
         """Whether the inner loop changes this weight: all but the normalisation variables, as the reference."""
@@ -57,8 +60,8 @@ class FullyConnected(Network):
 
     light = True  # so little to do for a task that shares would cost more than they save
 
-    def __init__(self, input_shape, output_dim, hidden=(40, 40), norm='None'):
-        super().__init__(norm)
+    def __init__(self, input_shape, output_dim, hidden=(40, 40), norm='None', product_dtype=None):
+        super().__init__(norm, product_dtype)
         self.input_shape, self.output_dim, self.hidden = tuple(input_shape), output_dim, tuple(hidden)
 
     def initializers(self):
@@ -76,10 +79,10 @@ class FullyConnected(Network):
         """x: [tasks, n, *input_shape] -> [tasks, n, output_dim]; weights: {name: [(tasks,) ...]}."""
         x = tf.reshape(x, tf.concat([tf.shape(x)[:2], [math.prod(self.input_shape)]], 0))
         for block in range(len(self.hidden)):
-            x = layers.linear(x, weights[f'w{block + 1}'], weights[f'b{block + 1}'])
+            x = layers.linear(x, weights[f'w{block + 1}'], weights[f'b{block + 1}'], self.product_dtype)
             x = self._normalise_relu(x, weights, block)
         last = len(self.hidden) + 1
-        return layers.linear(x, weights[f'w{last}'], weights[f'b{last}'])
+        return layers.linear(x, weights[f'w{last}'], weights[f'b{last}'], self.product_dtype)
 
 
 class ConvNet(Network):
@@ -91,8 +94,9 @@ class ConvNet(Network):
     """
     blocks = 4
 
-    def __init__(self, input_shape, output_dim, filters=64, norm='batch_norm', max_pool=False, head='mean'):
-        super().__init__(norm)
+    def __init__(self, input_shape, output_dim, filters=64, norm='batch_norm', max_pool=False, head='mean',
+                 product_dtype=None):
+        super().__init__(norm, product_dtype)
         self.input_shape, self.output_dim, self.filters = tuple(input_shape), output_dim, filters
         self.max_pool, self.head = max_pool, head
         if max_pool and min(input_shape[:2]) < 2 ** self.blocks:
@@ -125,7 +129,7 @@ class ConvNet(Network):
     def forward(self, x, weights):
         """x: [tasks, n, height, width, channels] -> [tasks, n, output_dim]; weights: {name: [(tasks,) ...]}."""
         for block in range(self.blocks):
-            x = layers.conv3x3(x, weights[f'conv{block + 1}'], 1 if self.max_pool else 2)
+            x = layers.conv3x3(x, weights[f'conv{block + 1}'], 1 if self.max_pool else 2, self.product_dtype)
             if self.norm == 'batch_norm':  # takes any bias away
                 x = tf.nn.relu(layers.batch_norm(x, weights[f'norm{block}_beta'], pool=self.max_pool))
             else:
@@ -135,7 +139,12 @@ class ConvNet(Network):
             x = tf.reduce_mean(x, axis=(2, 3))
         else:
             x = tf.reshape(x, tf.concat([tf.shape(x)[:2], [self._features()]], 0))
-        return layers.linear(x, weights['w5'], weights['b5'])
+        return layers.linear(x, weights['w5'], weights['b5'], self.product_dtype)
+
+
+def product_dtype(flags):
+    """What --bfloat16 asks of a network."""
+    return tf.bfloat16 if flags.bfloat16 else None
 
 
 def define_flags(flags):
@@ -144,4 +153,6 @@ def define_flags(flags):
     flags.DEFINE_integer('num_filters', 64, 'number of filters of the convolutional net: 64 for omniglot, '
                          '32 for miniimagenet', lower_bound=1)
     flags.DEFINE_bool('conv', True, 'convolutional network for images; False: fully connected, 256-128-64-64')
+    flags.DEFINE_bool('bfloat16', False, 'multiply in bfloat16; weights, their updates, normalisation and losses stay '
+                      'in float32')
     flags.DEFINE_bool('max_pool', False, 'max-pooling rather than strided convolutions')

@@ -24,7 +24,7 @@ def experiment_string(flags):
     parts = [f'cls_{flags.train_num_classes or flags.num_classes}.mbs_{flags.meta_batch_size}'
              f'.ubs_{train_update_batch_size(flags)}.numstep{flags.num_updates}.updatelr{train_update_lr(flags)}']
     parts += [f'hidden{flags.num_filters}'] * (flags.num_filters != 64) + ['maxpool'] * flags.max_pool
-    parts += ['stopgrad'] * flags.stop_grad + [flags.baseline or '']
+    parts += ['stopgrad'] * flags.stop_grad + ['bfloat16'] * flags.bfloat16 + [flags.baseline or '']
     parts += [{'batch_norm': 'batchnorm', 'layer_norm': 'layernorm', 'None': 'nonorm'}[flags.norm]]
     parts += ['' if flags.conv else '.fc', '' if flags.algorithm == 'maml' else f'.{flags.algorithm}']
     if flags.pretrain_iterations and not flags.baseline:

@@ -8,6 +8,7 @@ from maml_tf.inner_loop import inner_loop, read_out_every_step, stack_over_tasks
 from maml_tf.learner import Learner
 from maml_tf.networks import FullyConnected
 from maml_tf.objectives import Classification
+from maml_tf.rematerialise import rematerialised_inner_loop
 from maml_tf.update_rules import gradient_descent
 
 
@@ -28,16 +29,18 @@ class MAML(Learner):
         state then carries the support set.
       clip: bounds every entry of the meta-gradient by +-clip.
       tasks_at_once: at most so many tasks are computed at a time, see shares.py; None: by their size.
+      rematerialise: trains in the memory of one inner step, see rematerialise.py.
     """
 
     fixed_way = True  # by the last layer
     pretrains = True
 
     def __init__(self, network, objective, inner_lr=1e-3, inner_steps=1, stop_grad=False, seed=0, transductive=True,
-                 clip=None, tasks_at_once=None, **kwargs):
+                 clip=None, tasks_at_once=None, rematerialise=False, **kwargs):
         super().__init__(objective, **kwargs)
         self.network, self.inner_steps, self.stop_grad = network, inner_steps, stop_grad
-        self.transductive, self.clip, self._tasks_at_once = transductive, clip, tasks_at_once
+        self.transductive, self.clip = transductive, clip
+        self.rematerialise, self._tasks_at_once = rematerialise, tasks_at_once
         self.update_rule = gradient_descent(inner_lr)
         self.meta_weights = {
             name: self.add_weight(name=name, shape=value.shape,
@@ -49,7 +52,8 @@ class MAML(Learner):
         """The learner that the command line describes."""
         return cls(network, objective, inner_lr=flags.update_lr, inner_steps=flags.num_updates,
                    stop_grad=flags.stop_grad, seed=flags.seed, transductive=flags.transductive is not False,
-                   clip=SOURCES[flags.datasource].clip, tasks_at_once=flags.tasks_at_once)
+                   clip=SOURCES[flags.datasource].clip, tasks_at_once=flags.tasks_at_once,
+                   rematerialise=flags.rematerialise)
 
     @classmethod
     def tiny(cls):
@@ -78,7 +82,7 @@ class MAML(Learner):
         adapted, shared = self._weights()
         shots = self.shots(support_y, mask)
 
-        def support_loss(fast_weights, step):
+        def support_loss(fast_weights, step, shared=shared):
             del step
             outputs = self.network.forward(support_x, shared | fast_weights)
             return self.objective.loss(support_y, outputs, shots, mask), outputs
@@ -130,11 +134,16 @@ class MAML(Learner):
 
     def _post_update_loss(self, task, stop_grad):
         """Query loss after the inner steps; in the log beside it the support loss before them."""
-        problem = self._inner_problem(task.support_x, task.support_y, task.support_mask)
-        adaptation = inner_loop(*problem, self.inner_steps, stop_grad)
-        _, pre = self._support_loss_and_log(task, adaptation.support_outputs[0])
+        loss, weights, update_rule = self._inner_problem(task.support_x, task.support_y, task.support_mask)
         _, shared = self._weights()
-        outputs = self.network.forward(task.query_x, shared | adaptation.fast_weights[-1])
+        if self.rematerialise:
+            _, support_outputs = loss(weights, 0)
+            fast_weights = rematerialised_inner_loop(loss, weights, shared, update_rule, self.inner_steps, stop_grad)
+        else:
+            adaptation = inner_loop(loss, weights, update_rule, self.inner_steps, stop_grad)
+            support_outputs, fast_weights = adaptation.support_outputs[0], adaptation.fast_weights[-1]
+        _, pre = self._support_loss_and_log(task, support_outputs)
+        outputs = self.network.forward(task.query_x, shared | fast_weights)
         loss, post = self._query_loss_and_log(task, outputs)
         return loss, pre | post
 

@@ -7,7 +7,7 @@ from maml_tf.episodes.gaussian_process import GaussianProcess
 from maml_tf.episodes.sinusoid import Sinusoid
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
-from maml_tf.networks import ConvNet, FullyConnected
+from maml_tf.networks import ConvNet, FullyConnected, product_dtype
 from maml_tf.run_directory import train_update_batch_size
 
 
@@ -38,13 +38,14 @@ OF_SOME_SOURCES = ('manual_dir', 'image_size', 'class_split', 'split_file', 'rot
 def _image_network(head):
     def network(flags, input_shape, output_dim):
         if flags.conv:
-            return ConvNet(input_shape, output_dim, flags.num_filters, flags.norm, flags.max_pool, head)
-        return FullyConnected(input_shape, output_dim, (256, 128, 64, 64), flags.norm)
+            return ConvNet(input_shape, output_dim, flags.num_filters, flags.norm, flags.max_pool, head,
+                           product_dtype(flags))
+        return FullyConnected(input_shape, output_dim, (256, 128, 64, 64), flags.norm, product_dtype(flags))
     return network
 
 
 def _small_network(flags, input_shape, output_dim):
-    return FullyConnected(input_shape, output_dim, (40, 40), flags.norm)
+    return FullyConnected(input_shape, output_dim, (40, 40), flags.norm, product_dtype(flags))
 
 
 def _regression(load, input_dim, **kwargs):

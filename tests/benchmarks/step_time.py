@@ -8,6 +8,7 @@ A step is the forward pass, the inner loop, the meta-gradient and Adam, on meta-
               but for the sinusoid: XLA's convolutions in a loop are many times slower on a CPU
   torch_loop  PyTorch, a Python loop over tasks
   torch_vmap  PyTorch, torch.func.vmap over tasks
+  all_at_once, rematerialise, bfloat16  the package with --tasks_at_once=all of them, --rematerialise, --bfloat16
 Each side is a process of its own, and one computes at a time: after a first step and a warm-up, they take turns, round
 after round. Before that their losses and gradient norms in the first step are compared. Run it on an idle machine;
 README.md says how to read the table.
@@ -30,7 +31,7 @@ from maml_tf import quiet  # noqa: E402
 quiet.import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
-from workloads import BATCHES, BLOCKS, WORKLOADS, Workload, serve  # noqa: E402
+from workloads import BLOCKS, WORKLOADS, Workload, serve  # noqa: E402
 
 from maml_tf import train  # noqa: E402
 from maml_tf.algorithms.maml import MAML  # noqa: E402
@@ -40,6 +41,8 @@ from maml_tf.objectives import Classification, Regression  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 SIDES = ('ours', 'map_fn', 'torch_loop', 'torch_vmap')
+# The package with an option of its command line; measured when asked for.
+VARIANTS = ('all_at_once', 'rematerialise', 'bfloat16')
 # Relative differences from `ours` in the first step that float32 explains: five inner steps magnify rounding.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-3, 1e-2
 MATMUL = 2048
@@ -47,15 +50,19 @@ MATMUL = 2048
 IDLE = .5
 
 
-def build_learner(workload):
+def build_learner(workload, variant=None):
     """The package's learner of a Workload, with its weights."""
+    product_dtype = tf.bfloat16 if variant == 'bfloat16' else None
     if workload.hidden:
-        network, objective = FullyConnected(workload.input_shape, 1, workload.hidden), Regression()
+        network = FullyConnected(workload.input_shape, 1, workload.hidden, product_dtype=product_dtype)
+        objective = Regression()
     else:
         network = ConvNet(workload.input_shape, workload.way, workload.filters, max_pool=workload.max_pool,
-                          head='flatten' if workload.max_pool else 'mean')
+                          head='flatten' if workload.max_pool else 'mean', product_dtype=product_dtype)
         objective = Classification()
-    learner = MAML(network, objective, workload.inner_lr, workload.inner_steps, workload.first_order)
+    learner = MAML(network, objective, workload.inner_lr, workload.inner_steps, workload.first_order,
+                   tasks_at_once=workload.tasks if variant == 'all_at_once' else None,
+                   rematerialise=variant == 'rematerialise')
     for name, value in workload.weights().items():
         learner.meta_weights[name].assign(value)
     return learner
@@ -126,16 +133,16 @@ class TaskByTask:
 
 
 class TensorFlowSide:
-    """`ours` or `map_fn`, see workloads.serve."""
+    """`ours`, a variant or `map_fn`, see workloads.serve."""
 
     def __init__(self, workload, name):
-        learner = build_learner(workload)
+        learner = build_learner(workload, name)
         if name == 'map_fn' and not workload.hidden:
             learner.xla = False
         self._scale, self._optimizer = workload.loss_scale, train.adam(1e-3)
         gradients = TaskByTask(workload, learner) if name == 'map_fn' else learner.meta_gradients
         op = train.Op(gradients, learner, self._optimizer)
-        at_once = learner.share(workload.tasks, workload) if name == 'ours' else None
+        at_once = None if name == 'map_fn' else learner.share(workload.tasks, workload)
         self._run = train.iterate(op, draw(workload), workload.tasks, at_once)
 
     def first_step(self):
@@ -242,7 +249,7 @@ def measure(workload, sides, rounds, steps, torch_python):
 def check_equal(sides):
     """Raises SystemExit unless all sides found the same loss and gradient norm in their first step."""
     reference_side, *others = sides
-    for side in others:
+    for side in set(others) - {'bfloat16'}:
         for key, tolerance in (('loss', LOSS_TOLERANCE), ('gradient_norm', GRADIENT_TOLERANCE)):
             value, expected = sides[side][key], sides[reference_side][key]
             if not abs(value - expected) <= tolerance * abs(expected):
@@ -318,7 +325,8 @@ def names(choices):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--workloads', type=names(WORKLOADS), default=list(WORKLOADS), help='separated by commas')
-    parser.add_argument('--sides', type=names(SIDES), default=list(SIDES), help='separated by commas')
+    parser.add_argument('--sides', type=names(SIDES + VARIANTS), default=list(SIDES),
+                        help=f'separated by commas; beside the default ones {", ".join(VARIANTS)}')
     parser.add_argument('--rounds', type=int, default=9, help='turns of every side (default: %(default)s)')
     parser.add_argument('--steps', type=int, help='steps in a turn (default: by workload)')
     parser.add_argument('--first_order', action=argparse.BooleanOptionalAction,
