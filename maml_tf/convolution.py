@@ -93,7 +93,9 @@ class Patches(Convolution):
     """[tasks, pixels, 9 * in] patches times kernels [tasks, out, 9 * in]."""
 
     def arrange(self, kernel):
-        return tf.transpose(tf.reshape(kernel, [tf.shape(kernel)[0], -1, kernel.shape[-1]]), [0, 2, 1])
+        tasks, _, _, channels, out = sizes(kernel)
+        # In this order: XLA would fold the transposition of a product's very result into the product, a slower one.
+        return tf.reshape(tf.transpose(kernel, [0, 4, 1, 2, 3]), [tasks, out, 9 * channels])
 
     def _patches(self, x):
         tasks, *_, channels = sizes(x)
