@@ -36,7 +36,9 @@ for strategy_name in ('one_device', 'mirrored'):
     draw = lambda first, count: draw_float32(first, count).map(lambda x: tf.cast(x, 'float64'))
     before = [np.array(v) for v in learner.trainable_variables]
     replicas = strategy.num_replicas_in_sync
-    run = (train.iterate(op, draw, tasks) if replicas == 1 else distribute.iterate(strategy, op, draw, tasks))
+    at_once = 1 if name == 'maml' else None  # in shares, too
+    run = (train.iterate(op, draw, tasks, at_once) if replicas == 1 else
+           distribute.iterate(strategy, op, draw, tasks, at_once))
     log = {key: float(value) for key, value in run(3, 1).items()}
     results[replicas] = [old - np.array(v) for v, old in zip(learner.trainable_variables, before)], log
 largest = max(np.abs(g).max() for g in results[1][0])

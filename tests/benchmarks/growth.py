@@ -34,8 +34,9 @@ class EvaluationSide:
 
     def __init__(self, workload):
         self._tasks = workload.tasks
-        self._evaluate = evaluator(step_time.build_learner(workload), step_time.draw(workload), EVALUATION_STEPS,
-                                   workload.tasks)
+        learner = step_time.build_learner(workload)
+        self._evaluate = evaluator(learner, step_time.draw(workload), EVALUATION_STEPS, workload.tasks,
+                                   learner.share(workload.tasks, workload))
 
     def first_step(self):
         self.run(0, 1)
