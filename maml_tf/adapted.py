@@ -215,6 +215,8 @@ class AdaptedClassifier:
             names = pathlib.Path(folder) / 'classes.txt'
             names.write_text(''.join(f'{shown(name)}\n' for name in self.classes), 'utf-8')
             module.class_names = tf.saved_model.Asset(str(names))
-            tf.saved_model.save(module, str(scratch), signatures={'serving_default': module.classify})
+            # A frozen graph cannot take the layers' own gradients along, and nothing is left in it to differentiate by.
+            tf.saved_model.save(module, str(scratch), signatures={'serving_default': module.classify},
+                                options=tf.saved_model.SaveOptions(experimental_custom_gradients=False))
         (scratch / 'maml_tf.json').write_text(json.dumps(content, indent=1) + '\n', 'utf-8')
         os.replace(scratch, path)

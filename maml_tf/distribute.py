@@ -47,7 +47,7 @@ def iterate(strategy, op, draw, meta_batch_size, at_once=None):
     return loop(step, jit_compile=False)
 
 
-def _weighted_gradients(op, draw, tasks, weight, at_once):
+def _weighted_gradients(op, draw, tasks, weight, at_once=None):
     """first task -> these tasks' part of the meta-batch's mean gradients and log. A function of its own for each
     replica, since a trace holds on to its replica's variables."""
     def gradients(task):

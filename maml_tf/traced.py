@@ -21,5 +21,6 @@ class Traced:
         signature = tuple(tf.TensorSpec(x.shape, x.dtype) for x in arguments)
         key = method.__name__, signature
         if key not in self._traces:
-            self._traces[key] = tf.function(method, signature, autograph=False)
+            # A partial, since TensorFlow counts traces by their code, and would warn of many.
+            self._traces[key] = tf.function(functools.partial(method), signature, autograph=False)
         return self._traces[key](*arguments)

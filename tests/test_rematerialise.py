@@ -90,7 +90,7 @@ def test_bfloat16_is_near_and_its_weights_stay_float32():
     (_, task), gradients = learner_and_task(False), []
     task = task.map(lambda x: tf.cast(x, tf.float32))
     for dtype in (None, tf.bfloat16):
-        learner = MAML(ConvNet((18, 17, 2), 3, 4, max_pool=True, head='flatten', product_dtype=dtype),
+        learner = MAML(ConvNet((18, 17, 2), 3, 4, 'None', max_pool=True, head='flatten', product_dtype=dtype),
                        Classification(), .05, STEPS)
         gradients.append(np.concatenate([np.ravel(g) for g in learner.meta_gradients(task)[0]]))
         assert gradients[-1].dtype == np.float32 and {w.dtype for w in learner.trainable_variables} == {'float32'}
