@@ -350,7 +350,8 @@ def main(arguments=None):
             result = measure(workload, arguments.sides, arguments.rounds, arguments.steps or workload.steps,
                              arguments.torch_python)
             print(table(name, workload, result), flush=True)
-            report['measurements'].append({'workload': name, 'first_order': first_order, 'tasks': workload.tasks, **result})
+            report['measurements'].append({'workload': name, 'first_order': first_order, 'tasks': workload.tasks,
+                                           **result})
             write_json(arguments.output, report)
 
 
