@@ -21,10 +21,17 @@ def per_example(weight, x):
 def linear(x, weight, bias, dtype=None):
     """[tasks, n, in] by [(tasks,) in, out], plus [(tasks,) out] -> [tasks, n, out].
 
-    dtype: in which to multiply by weights of tasks, see bilinear.py.
+    dtype: in which to multiply; None: as they come.
     """
-    x = Linear.of(dtype).product(x, weight) if weight.shape.rank == 3 else tf.matmul(x, weight)
+    if weight.shape.rank == 3:
+        x = Linear.of(dtype).product(x, weight)
+    else:
+        x = tf.cast(tf.matmul(*_cast(dtype, x, weight)), weight.dtype)
     return x + per_example(bias, x)
+
+
+def _cast(dtype, *tensors):
+    return tensors if dtype is None else [tf.cast(x, dtype) for x in tensors]
 
 
 def conv3x3(x, kernel, stride, dtype=None):
@@ -35,7 +42,8 @@ def conv3x3(x, kernel, stride, dtype=None):
     if kernel.shape.rank == 5:
         return convolve(x, kernel, stride, dtype)
     tasks, n, *image = sizes(x)
-    x = tf.nn.conv2d(tf.reshape(x, [tasks * n, *image]), kernel, stride, 'SAME')
+    x = tf.nn.conv2d(*_cast(dtype, tf.reshape(x, [tasks * n, *image]), kernel), stride, 'SAME')
+    x = tf.cast(x, kernel.dtype)
     return tf.reshape(x, [tasks, n, *x.shape[1:]])
 
 

@@ -14,8 +14,9 @@ def rematerialised_inner_loop(loss, weights, others, update_rule, steps, stop_gr
 
     Args: as inner_loop's, and
       loss: (fast_weights, step, others) -> (losses [tasks], outputs); `step` is a tensor.
-      others: {name: tensor}, all else that the meta-gradient flows to through the loss. `update_rule` depends on
-        nothing of the kind and has no slots.
+      others: {name: tensor}, all else that the meta-gradient flows to through the loss: what the loss or the update
+        rule reads past its arguments counts as constant.
+    Raises ValueError for an update rule with slots.
     """
     def flat(fast_weights):
         return [fast_weights[name] for name in weights]
@@ -24,7 +25,10 @@ def rematerialised_inner_loop(loss, weights, others, update_rule, steps, stop_gr
         return dict(zip([*weights, *others], values))
 
     def take_step(fast_weights, step, others):
-        return inner_step(lambda w, s: loss(w, s, others), fast_weights, update_rule, {}, step, stop_grad)[0]
+        after, slots, *_ = inner_step(lambda w, s: loss(w, s, others), fast_weights, update_rule, {}, step, stop_grad)
+        if slots:
+            raise ValueError('an update rule with slots cannot be rematerialised')
+        return after
 
     @tf.custom_gradient
     def run(*values):
@@ -39,7 +43,8 @@ def rematerialised_inner_loop(loss, weights, others, update_rule, steps, stop_gr
                                      maximum_iterations=steps)
         past = [array.stack() for array in past]
 
-        def gradient(*upstream):
+        # variables: frozen ones that a network reads; what is learnt comes by `weights` and `others`.
+        def gradient(*upstream, variables=()):
             def back(step, to_weights, to_others):
                 step -= 1
                 then = named([tf.gather(w, step) for w in past])
@@ -53,7 +58,8 @@ def rematerialised_inner_loop(loss, weights, others, update_rule, steps, stop_gr
             start_back = tf.constant(steps), list(upstream), [tf.zeros_like(value) for value in rest.values()]
             _, to_weights, to_others = tf.while_loop(lambda step, *_: step > 0, back, start_back,
                                                      maximum_iterations=steps)
-            return [*to_weights, *to_others]
+            gradients = [*to_weights, *to_others]
+            return (gradients, [tf.zeros_like(variable) for variable in variables]) if variables else gradients
         return end, gradient
 
     return named(run(*flat(weights), *others.values()))

@@ -32,8 +32,10 @@ def mean(function, draw, tasks, at_once, xla=True):
     Args:
       function: Task -> a structure of tensors, each a mean over the tasks.
       draw: (start, count) -> Task, as a source's `tasks` returns it.
-      tasks: in the meta-batch; at_once: in a share, a divisor.
+      tasks: in the meta-batch; at_once: in a share.
+    Raises ValueError where at_once does not divide tasks.
     """
+    _check_divides(tasks, at_once)
     of_share = on_fresh_tasks(function, draw, at_once, xla)
     shares = tasks // at_once
     if shares == 1:
@@ -60,6 +62,7 @@ def mean(function, draw, tasks, at_once, xla=True):
 
 def concatenated(function, draw, tasks, at_once, xla=True):
     """As `mean`, for tensors with a leading task axis: their concatenation."""
+    _check_divides(tasks, at_once)
     of_share = on_fresh_tasks(function, draw, at_once, xla)
     if tasks == at_once:
         return of_share
@@ -67,8 +70,15 @@ def concatenated(function, draw, tasks, at_once, xla=True):
                        autograph=False)
 
 
+def _check_divides(tasks, at_once):
+    if tasks % at_once:
+        raise ValueError(f'at_once={at_once} does not divide {tasks} tasks')
+
+
 def _cores():
-    return tf.config.threading.get_inter_op_parallelism_threads() or os.cpu_count()
+    """Threads that may compute at a time: what this process may use, which os.cpu_count() does not know."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return tf.config.threading.get_inter_op_parallelism_threads() or usable
 
 
 def define_flags(flags):

@@ -1,10 +1,12 @@
 """The inner loop in the memory of one step: what it computes, and that it does not grow."""
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from maml_tf.algorithms.maml import MAML
 from maml_tf.episodes.task import Task
+from maml_tf.keras_network import KerasNetwork
 from maml_tf.networks import ConvNet, FullyConnected
 from maml_tf.objectives import Classification, Regression
 from maml_tf.rematerialise import rematerialised_inner_loop
@@ -69,6 +71,24 @@ def test_the_meta_gradient_of_maml(stop_grad, network):
     assert log.keys() == their_log.keys()
     for name in log:
         np.testing.assert_allclose(log[name], their_log[name])
+
+
+def test_a_frozen_layer_may_stay_and_slots_may_not():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(3)])
+    model.layers[0].trainable = False
+    rng = np.random.default_rng(0)
+    task = Task(*(tf.constant(x, tf.float32) for x in (
+        rng.normal(size=(2, 3, 4)), np.tile(np.eye(3), (2, 1, 1)), rng.normal(size=(2, 3, 4)),
+        np.tile(np.eye(3), (2, 1, 1)))))
+    ours, theirs = (MAML(KerasNetwork(model), Classification(), .1, 2, rematerialise=rematerialise).meta_gradients(task)
+                    for rematerialise in (True, False))
+    for one, other in zip(ours[0], theirs[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    learner, task = learner_and_task(True)
+    learner.update_rule = lambda weights, gradients, slots, step: (weights, {'momentum': gradients})
+    with pytest.raises(ValueError, match='slots'):
+        learner.meta_gradients(task)
 
 
 def test_compiled_it_is_the_same():

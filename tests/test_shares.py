@@ -40,6 +40,12 @@ def test_sizes_of_shares():
     assert shares.share(4, 1, at_most=100) == 4
 
 
+def test_shares_of_other_sizes_are_refused(draw):
+    for make in (shares.mean, shares.concatenated):
+        with pytest.raises(ValueError, match='at_once=4 does not divide 6 tasks'):
+            make(learner().meta_gradients, draw, TASKS, 4)
+
+
 def test_which_learners_share():
     spec = EpisodeSpec(way=1, shot=10, query=10)
     light = FullyConnected((1,), 1)

@@ -28,8 +28,8 @@ class MAML(Learner):
         and always so in training); False: each by itself, beside the support set (Reptile's other protocol). The
         state then carries the support set.
       clip: bounds every entry of the meta-gradient by +-clip.
-      tasks_at_once: at most so many tasks are computed at a time, see shares.py; None: by their size.
-      rematerialise: trains in the memory of one inner step, see rematerialise.py.
+      tasks_at_once: what `share` returns at most, see shares.py; None: by the size of the tasks.
+      rematerialise: trains in the memory of one inner step, see rematerialise.py; not with update rules that learn.
     """
 
     fixed_way = True  # by the last layer
