@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from maml_tf.encoders import torch_default
 from maml_tf.metric_learner import NEVER
+from maml_tf.shapes import sizes
 
 
 class FullContext(keras.layers.Layer):
@@ -84,7 +85,7 @@ def pseudo_random_order(support_x, support_y):
     Every order is as likely as another, but a set of images always has the same one, whatever order it comes in and
     whatever is beside it: so it is compiled and resumed exactly, and a prediction is a function of the set.
     """
-    pixels = tf.cast(tf.round(255 * tf.reshape(support_x, [*_shape(support_x)[:2], -1])), tf.int32)
+    pixels = tf.cast(tf.round(255 * tf.reshape(support_x, [*sizes(support_x)[:2], -1])), tf.int32)
     factors = tf.random.stateless_uniform([tf.shape(pixels)[-1]], (0, 0), None, None, tf.int32, alg='philox')
     counts = tf.reduce_max(support_y, axis=-1)
     # Products and sums of integers wrap around, so that a sum does not depend on its order.
@@ -92,8 +93,3 @@ def pseudo_random_order(support_x, support_y):
     of_the_set = tf.reduce_sum(hashes, axis=-1, keepdims=True) * 1640531527
     priorities = tf.bitwise.bitwise_xor(hashes, of_the_set) * 1540483477
     return tf.argsort(tf.where(counts > 0, priorities, tf.int32.max), stable=True)
-
-
-def _shape(x):
-    """The static shape where it is known, else the dynamic one."""
-    return [dynamic if static is None else static for static, dynamic in zip(x.shape, tf.unstack(tf.shape(x)))]

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from maml_tf.errors import UserError
 from maml_tf.layers import normalise
+from maml_tf.shapes import sizes
 
 _NORMALIZATIONS = keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization
 
@@ -111,7 +112,7 @@ class ExactNormalization(keras.layers.Wrapper):
 
 def _normalise_groups(x, channel, groups, epsilon):
     """x: [n, ..., c at axis `channel`, ...], normalised over all axes but the first, per group of channels."""
-    shape = [tf.shape(x)[axis] if size is None else size for axis, size in enumerate(x.shape)]
+    shape = sizes(x)
     x_groups = tf.reshape(x, [*shape[:channel], groups, x.shape[channel] // groups, *shape[channel + 1:]])
     y = normalise(x_groups, [axis for axis in range(1, x_groups.shape.rank) if axis != channel], epsilon)
     return tf.reshape(y, shape)

@@ -93,6 +93,7 @@ def loop(step, jit_compile):
             log = step(first + i)
             return i + 1, {name: totals[name] + log[name] for name in totals}
 
+        # One at a time: an iteration reads the weights that the one before it wrote.
         empty = {name: tf.zeros([], spec.dtype) for name, spec in log_specs.items()}
         _, totals = tf.while_loop(lambda i, _: i < count, body, (tf.zeros([], tf.int64), empty), parallel_iterations=1)
         return {name: total / tf.cast(count, total.dtype) for name, total in totals.items()}

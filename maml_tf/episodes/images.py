@@ -30,7 +30,7 @@ class ImageClasses:
     """Classes of images, each split loaded once when it is first needed.
 
     In memory the images are uint8; they are gathered, turned and scaled in the graph. A split whose images are a
-    np.memmap (a set larger than memory) is gathered on the host instead, ahead of the step that needs it.
+    np.memmap (a set larger than memory) is gathered on the host instead.
 
     Args:
       load: split -> ClassImages, for each of `splits`.
@@ -114,7 +114,7 @@ class ImageTasks:
         numbers = tf.gather(self._firsts, picks.classes)[..., None] + picks.images
         if not self.streams:
             return picks, tf.gather(self.classes.images, numbers)
-        # Not stateful, so that TensorFlow fetches the next meta-batch while a step runs.
+        # Not stateful: reading changes nothing, and TensorFlow need not keep its order.
         images = tf.numpy_function(self._read, [numbers], tf.uint8, stateful=False)
         return picks, tf.ensure_shape(images, [*numbers.shape, *self.classes.images.shape[1:]])
 
