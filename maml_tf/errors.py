@@ -2,4 +2,5 @@
 
 
 class UserError(ValueError):
-    """Bad input. The message is one line that names the flag or file and says what would be right."""
+    """Bad input. The message is one line that names the flag or file and says what would be
+    right."""

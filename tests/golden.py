@@ -1,8 +1,9 @@
 """What the reference computes, read into this package's shapes.
 
-Either values that the reference itself computed (../shared/golden/README.md) or those of reference_maml.py, an
-independent program that was checked against them.
+Either values that the reference itself computed (../shared/golden/README.md) or those of
+reference_maml.py, an independent program that was checked against them.
 """
+
 import json
 import os
 import pathlib
@@ -11,36 +12,47 @@ import numpy as np
 import tensorflow as tf
 from reference_maml import random_case, reference_maml
 
-from maml_tf.algorithms.maml import MAML
+from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import Task
-from maml_tf.networks import ConvNet, FullyConnected
+from maml_tf.networks.reference import ConvNet, FullyConnected
 from maml_tf.objectives import Classification, Regression
 
-SHARED = pathlib.Path(os.environ.get('MAML_TF_SHARED', pathlib.Path(__file__).parents[2] / 'shared'))
+SHARED = pathlib.Path(
+    os.environ.get('MAML_TF_SHARED', pathlib.Path(__file__).parents[2] / 'shared')
+)
 GOLDEN_FILES = sorted((SHARED / 'golden').glob('*.npz'))
 
 
 class Golden:
     """One case: `task`, `learner` with the case's weights, the reference's `values` and `flags`.
 
-    run: how to run the learner's methods, `graph` or `compiled`; compiling takes most of a test's time.
+    run: how to run the learner's methods, `graph` or `compiled`; compiling takes most of a test's
+      time.
     """
 
     def __init__(self, values, flags, run):
         self.values, self.flags, self.run = values, flags, run
         regression = flags['datasource'] == 'sinusoid'
         channels = 3 if flags['datasource'] == 'miniimagenet' else 1
-        side = round((values['inputa'].shape[-1] / channels) ** .5)
+        side = round((values['inputa'].shape[-1] / channels) ** 0.5)
         shape = (values['inputa'].shape[-1],) if regression else (side, side, channels)
         out = values['labela'].shape[-1]
         if regression or not flags['conv']:
             hidden = (40, 40) if regression else (256, 128, 64, 64)
             network = FullyConnected(shape, out, hidden, flags['norm'])
         else:
-            network = ConvNet(shape, out, flags['num_filters'], flags['norm'], flags['max_pool'],
-                              'flatten' if channels == 3 else 'mean')
+            network = ConvNet(
+                shape,
+                out,
+                flags['num_filters'],
+                flags['norm'],
+                flags['max_pool'],
+                'flatten' if channels == 3 else 'mean',
+            )
         objective = Regression() if regression else Classification()
-        self.learner = MAML(network, objective, flags['update_lr'], flags['num_updates'], flags['stop_grad'])
+        self.learner = MAML(
+            network, objective, flags['update_lr'], flags['num_updates'], flags['stop_grad']
+        )
         for name, variable in self.learner.meta_weights.items():
             variable.assign(self.weight('weight', name))
         tensor = lambda key: tf.constant(values[key], tf.float32)
@@ -48,10 +60,13 @@ class Golden:
         self.task = Task(image('inputa'), tensor('labela'), image('inputb'), tensor('labelb'))
 
     def weight(self, prefix, name):
-        """values['prefix/name'] by our name: norm1_beta is the second of the reference's norms, however numbered."""
+        """values['prefix/name'] by our name: norm1_beta is the second of the reference's norms,
+        however numbered."""
         if name.startswith('norm'):
             block, variable = name.removeprefix('norm').split('_')
-            scopes = sorted({key.split('/')[1] for key in self.values if key.startswith('weight/norm')})
+            scopes = sorted(
+                {key.split('/')[1] for key in self.values if key.startswith('weight/norm')}
+            )
             name = f'{scopes[int(block)]}/{variable}'
         return self.values[f'{prefix}/{name}']
 
@@ -71,7 +86,8 @@ def from_file(path):
 
 
 def from_oracle(**flags):
-    """A random case with these of the reference's flags, computed in float64 by the independent program."""
+    """A random case with these of the reference's flags, computed in float64 by the independent
+    program."""
     flags, weights, *data = random_case(seed=len(flags), **flags)
     values = {f'weight/{name}': value for name, value in weights.items()}
     values |= dict(zip(('inputa', 'labela', 'inputb', 'labelb'), data))

@@ -1,4 +1,5 @@
 """Made-up raw files of image sets, for the tests that prepare them."""
+
 import os
 import pickle
 import struct
@@ -28,12 +29,14 @@ def decoded(path):
 
 class Python2Pickler(pickle._Pickler):
     """Writes text and bytes alike, as Python 2 did."""
+
     dispatch = dict(pickle._Pickler.dispatch)
 
     def save_text(self, text):
         data = text.encode('latin1') if isinstance(text, str) else text
         self.write(b'T' + struct.pack('<i', len(data)) + data)
         self.memoize(text)
+
     dispatch[str] = dispatch[bytes] = save_text
 
 

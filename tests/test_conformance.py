@@ -1,4 +1,5 @@
 """What holds for every registered algorithm, on its own tiny configuration."""
+
 import contextlib
 import dataclasses
 import json
@@ -8,35 +9,47 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import algorithms, evaluate, train
+from maml_tf import algorithms
+from maml_tf.datasets.sinusoid import Sinusoid
 from maml_tf.episodes.images import ImageClasses
-from maml_tf.episodes.sinusoid import Sinusoid
 from maml_tf.episodes.task import Task
-from maml_tf.export import export
-from maml_tf.init_from import load_weights
+from maml_tf.evaluation import evaluate
 from maml_tf.objectives import Classification
-from maml_tf.run_directory import LEARNER, RunDirectory
+from maml_tf.saving.export import export
+from maml_tf.saving.init_from import load_weights
+from maml_tf.saving.run_directory import LEARNER, RunDirectory
+from maml_tf.training import train
 
 TASKS = 4
 
 
 def input_shape(learner):
     """Of one image."""
-    return learner.network.input_shape if hasattr(learner, 'network') else learner.encoder.input_shape[1:]
+    return (
+        learner.network.input_shape
+        if hasattr(learner, 'network')
+        else learner.encoder.input_shape[1:]
+    )
 
 
 def source_for(learner, spec):
-    """Easy tasks of the learner's kind: images whose classes differ by their pattern, or the sinusoid."""
+    """Easy tasks of the learner's kind: images whose classes differ by their pattern, or the
+    sinusoid."""
     if not isinstance(learner.objective, Classification):
         return Sinusoid()
     rng = np.random.default_rng(0)
     height, width, channels = input_shape(learner)
-    patterns = rng.integers(0, 256, (24, 1, 4, 4, channels)).repeat(-(-height // 4), 2).repeat(-(-width // 4), 3)
+    patterns = (
+        rng.integers(0, 256, (24, 1, 4, 4, channels))
+        .repeat(-(-height // 4), 2)
+        .repeat(-(-width // 4), 3)
+    )
     patterns = patterns[:, :, :height, :width]
     noise = rng.integers(-40, 40, (24, spec.shot + spec.query + 3, height, width, channels))
     images = np.clip(patterns + noise, 0, 255).astype(np.uint8)
-    return ImageClasses.from_arrays(images, {'train': list(range(16)), 'val': list(range(16, 20)),
-                                             'test': list(range(20, 24))})
+    return ImageClasses.from_arrays(
+        images, {'train': list(range(16)), 'val': list(range(16, 20)), 'test': list(range(20, 24))}
+    )
 
 
 class Setting:
@@ -58,7 +71,11 @@ class Setting:
             optimizer = train.adam(3e-3)
             run = train.iterate(train.metatrain_op(learner, optimizer), self.draw, TASKS)
             variables = learner.variables + optimizer.variables
-            self._training = learner, run, [(variable, np.array(variable)) for variable in variables]
+            self._training = (
+                learner,
+                run,
+                [(variable, np.array(variable)) for variable in variables],
+            )
         learner, run, start = self._training
         for variable, value in start:
             variable.assign(value)
@@ -101,7 +118,9 @@ def test_contract(setting):
     outputs = learner.predict_query(state, task.query_x)
     assert outputs.shape == task.query_y.shape
     close(setting.outputs[-1], outputs)
-    called = learner({'support_x': task.support_x, 'support_y': task.support_y, 'query_x': task.query_x})
+    called = learner(
+        {'support_x': task.support_x, 'support_y': task.support_y, 'query_x': task.query_x}
+    )
     close(called, outputs)
     assert isinstance(learner, keras.Model)
 
@@ -111,7 +130,10 @@ def test_a_batch_of_tasks_equals_batches_of_one(setting, transductive):
     with mode(setting.learner, transductive) as learner:
         together = learner.query_outputs(setting.task)
         for i in range(TASKS):
-            close(learner.query_outputs(setting.task.map(lambda x: x[i:i + 1]))[:, 0], together[:, i])
+            close(
+                learner.query_outputs(setting.task.map(lambda x: x[i : i + 1]))[:, 0],
+                together[:, i],
+            )
 
 
 def test_evaluation_changes_no_variable(setting):
@@ -125,48 +147,69 @@ def test_evaluation_changes_no_variable(setting):
 
 def test_the_order_of_the_support_set_does_not_matter(setting):
     order = np.random.default_rng(0).permutation(setting.task.support_x.shape[1])
-    shuffled = setting.task._replace(support_x=tf.gather(setting.task.support_x, order, axis=1),
-                                     support_y=tf.gather(setting.task.support_y, order, axis=1))
+    shuffled = setting.task._replace(
+        support_x=tf.gather(setting.task.support_x, order, axis=1),
+        support_y=tf.gather(setting.task.support_y, order, axis=1),
+    )
     close(setting.learner.query_outputs(shuffled), setting.outputs, 1e-4)
 
 
 def test_compiled_equals_uncompiled(setting):
-    close(compiled(setting.learner, setting.learner.query_outputs)(setting.task), setting.outputs, 1e-4)
+    close(
+        compiled(setting.learner, setting.learner.query_outputs)(setting.task),
+        setting.outputs,
+        1e-4,
+    )
 
 
 def test_checkpoint_round_trip(setting, tmp_path):
     RunDirectory(tmp_path, {LEARNER: setting.learner.named_variables()}).save(7)
     other, _ = setting.make()
     for variable in other.variables:
-        variable.assign(variable + 1.)
+        variable.assign(variable + 1.0)
     load_weights(other, tmp_path)
     np.testing.assert_array_equal(other.query_outputs(setting.task), setting.outputs)
 
 
 @pytest.mark.parametrize('transductive', [True, False])
 def test_saved_model_round_trip(setting, tmp_path, transductive):
-    """Signatures for any number of tasks, shots and queries, and of classes unless the learner fixes them; adapt and
-    predict_query equal serving_default."""
+    """Signatures for any number of tasks, shots and queries, and of classes unless the learner
+    fixes them; adapt and predict_query equal serving_default."""
     spec, steps = setting.spec, 1
-    other = dataclasses.replace(spec, way=spec.way + (not setting.learner.fixed_way), shot=spec.shot + 1,
-                                query=spec.query + 1)
+    other = dataclasses.replace(
+        spec,
+        way=spec.way + (not setting.learner.fixed_way),
+        shot=spec.shot + 1,
+        query=spec.query + 1,
+    )
     task = setting.task
     with mode(setting.learner, transductive) as learner:
-        predict = lambda task: learner.predict_query(learner.adapt(task.support_x, task.support_y, steps), task.query_x)
-        export(learner, tmp_path / 'model', task.support_x.shape[2:], task.support_y.shape[-1], steps,
-               {'transductive': transductive})
+        predict = lambda task: learner.predict_query(
+            learner.adapt(task.support_x, task.support_y, steps), task.query_x
+        )
+        export(
+            learner,
+            tmp_path / 'model',
+            task.support_x.shape[2:],
+            task.support_y.shape[-1],
+            steps,
+            {'transductive': transductive},
+        )
         signatures = tf.saved_model.load(str(tmp_path / 'model')).signatures
-        for task in (task, setting.source.tasks('train', other, 1)(0, 2)):
+        for task in (setting.task, setting.source.tasks('train', other, 1)(0, 2)):
             expected = predict(task)
             served = signatures['serving_default'](
-                support_x=task.support_x, support_y=task.support_y, query_x=task.query_x)['outputs']
+                support_x=task.support_x, support_y=task.support_y, query_x=task.query_x
+            )['outputs']
             close(served, expected)
             state = signatures['adapt'](support_x=task.support_x, support_y=task.support_y)
             close(signatures['predict_query'](query_x=task.query_x, **state)['outputs'], expected)
         close(served, compiled(learner, predict)(task), 1e-4)
     described = json.loads((tmp_path / 'model' / 'maml_tf.json').read_text())
     assert described['transductive'] == transductive and described['inner_steps'] == steps
-    assert described['output_dim'] == (setting.task.support_y.shape[-1] if learner.fixed_way else None)
+    assert described['output_dim'] == (
+        setting.task.support_y.shape[-1] if learner.fixed_way else None
+    )
 
 
 def test_a_query_does_not_see_the_others_unless_transductive(setting):
@@ -174,9 +217,15 @@ def test_a_query_does_not_see_the_others_unless_transductive(setting):
     with mode(setting.learner, False) as learner:
         state = learner.adapt(task.support_x, task.support_y)
         predictions = learner.predict_query(state, task.query_x)
-        scale = np.abs(predictions).max()  # differences of larger numbers, which batches of other sizes round otherwise
-        np.testing.assert_allclose(learner.predict_query(state, task.query_x[:, :1]), predictions[:, :1], rtol=0,
-                                   atol=max(1e-5 * scale, 1e-7))
+        scale = np.abs(
+            predictions
+        ).max()  # differences of larger numbers, which batches of other sizes round otherwise
+        np.testing.assert_allclose(
+            learner.predict_query(state, task.query_x[:, :1]),
+            predictions[:, :1],
+            rtol=0,
+            atol=max(1e-5 * scale, 1e-7),
+        )
 
 
 def test_any_way_shot_and_query_without_a_new_learner(setting):
@@ -190,12 +239,15 @@ def test_any_way_shot_and_query_without_a_new_learner(setting):
 
 @pytest.mark.parametrize('transductive', [True, False])
 def test_a_task_filled_up_equals_the_task_itself(setting, transductive):
-    """Outputs and loss of tasks that differ in their shots and, unless it is fixed, in their way."""
+    """Outputs and loss of tasks that differ in their shots and, unless it is fixed, in their
+    way."""
     spec = setting.spec
     if not setting.learner.takes_masks:
         pytest.skip('takes tasks of one size only')
     with mode(setting.make()[0], transductive) as learner:
-        task = setting.tasks_of(shot=spec.shot + 1, least_shot=1, **({} if learner.fixed_way else {'least_way': 2}))
+        task = setting.tasks_of(
+            shot=spec.shot + 1, least_shot=1, **({} if learner.fixed_way else {'least_way': 2})
+        )
         outputs, losses = np.array(learner.query_outputs(task)), learner.query_metrics(task)[0]
         sizes = set()
         for i in range(TASKS):
@@ -203,8 +255,10 @@ def test_a_task_filled_up_equals_the_task_itself(setting, transductive):
             sizes.add((alone.support_y.shape[1], alone.support_y.shape[2]))
             there = np.array(task.query_mask[i]) > 0
             expected = learner.query_outputs(alone)[:, 0]
-            close(outputs[:, i][:, there][..., :alone.query_y.shape[2]], expected, 1e-4)
-            np.testing.assert_allclose(losses[:, i], learner.query_metrics(alone)[0][:, 0], rtol=1e-3)
+            close(outputs[:, i][:, there][..., : alone.query_y.shape[2]], expected, 1e-4)
+            np.testing.assert_allclose(
+                losses[:, i], learner.query_metrics(alone)[0][:, 0], rtol=1e-3
+            )
         assert len(sizes) > 1
         learner.distort = False  # Siamese's random distortions are drawn from the filling too.
         in_training = [learner.meta_loss(task_without_filling(task, i))[0] for i in range(TASKS)]
@@ -215,8 +269,17 @@ def task_without_filling(task, i):
     """Task i of a stack of masked ones, cut to its size and without masks."""
     support_x, support_y, query_x, query_y, support, query = (np.array(part[i]) for part in task)
     support, query, way = support > 0, query > 0, int(support_y.max(0).sum())
-    return Task(*(tf.constant(part[None]) for part in (support_x[support], support_y[support, :way],
-                                                       query_x[query], query_y[query, :way])))
+    return Task(
+        *(
+            tf.constant(part[None])
+            for part in (
+                support_x[support],
+                support_y[support, :way],
+                query_x[query],
+                query_y[query, :way],
+            )
+        )
+    )
 
 
 def test_training_is_resumed_exactly(setting):
@@ -235,8 +298,12 @@ def test_learns(setting):
     """In at most 600 iterations; most need less."""
     learner, run = setting.training()
     classification, way = isinstance(learner.objective, Classification), setting.spec.way
-    score = evaluate.evaluator(learner, setting.source.tasks('test', setting.spec, 1),
-                               steps=getattr(learner, 'inner_steps', 0), chunk=20)
+    score = evaluate.evaluator(
+        learner,
+        setting.source.tasks('test', setting.spec, 1),
+        steps=getattr(learner, 'inner_steps', 0),
+        chunk=20,
+    )
     before = score(60).mean(0)[-1]
     first = run(0, 10)['post_loss']
     for start in range(10, 600, 100):

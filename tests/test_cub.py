@@ -1,4 +1,6 @@
-"""CUB through TFDS's own builder, from archives in CUB-200-2011's format that the test writes; and mapped files."""
+"""CUB through TFDS's own builder, from archives in CUB-200-2011's format that the test writes; and
+mapped files."""
+
 import io
 import os
 import resource
@@ -13,18 +15,18 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from test_cifar import archive, offline
 
-from maml_tf.algorithms.maml import MAML
-from maml_tf.episodes import cub as cub_module
-from maml_tf.episodes import memory_map
-from maml_tf.episodes.cub import attributes, cub
-from maml_tf.episodes.memory_map import gathered, memory_mapped
-from maml_tf.episodes.splits import class_names
+from maml_tf.algorithms.optimisation.maml import MAML
+from maml_tf.datasets import cub as cub_module
+from maml_tf.datasets.cub import attributes, cub
+from maml_tf.datasets.raw import memory_map
+from maml_tf.datasets.raw.memory_map import gathered, memory_mapped
+from maml_tf.datasets.splits import class_names
 from maml_tf.episodes.streaming import on_fresh_tasks
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
-from maml_tf.networks import FullyConnected
+from maml_tf.networks.reference import FullyConnected
 from maml_tf.objectives import Classification
-from maml_tf.train import adam, iterate, metatrain_op
+from maml_tf.training.train import adam, iterate, metatrain_op
 
 SIDE = 12
 SPLITS = ('train', 'val', 'test')
@@ -43,16 +45,21 @@ def write_raw(folder, images):
     for i, ((name, file), jpeg) in enumerate(images.items(), start=1):
         files[f'CUB_200_2011/images/{name}/{file}'] = jpeg
         with Image.open(io.BytesIO(jpeg)) as image:
-            masks[f'segmentations/{name}/{file[:-4]}.png'] = encoded(Image.new('L', image.size), 'PNG')
+            masks[f'segmentations/{name}/{file[:-4]}.png'] = encoded(
+                Image.new('L', image.size), 'PNG'
+            )
         for table, value in zip(lists, (f'{name}/{file}', int(i % 3 > 0), '1.0 2.0 8.0 9.0')):
             lists[table].append(f'{i} {value}\n')
-    tables = {f'CUB_200_2011/{table}.txt': ''.join(lines).encode() for table, lines in lists.items()}
+    tables = {
+        f'CUB_200_2011/{table}.txt': ''.join(lines).encode() for table, lines in lists.items()
+    }
     archive(folder / 'CUB_200_2011.tgz', tables | files)
     archive(folder / 'segmentations.tgz', masks)
 
 
 def prepare(raw, data_dir):
     """TFDS reads the masks, which the package does not use, with OpenCV: here with Pillow."""
+
     def imdecode(buffer, flags):
         assert flags == 0
         return np.asarray(Image.open(io.BytesIO(buffer.tobytes())).convert('L'))
@@ -65,13 +72,17 @@ def prepare(raw, data_dir):
 
 def resized(jpeg, side):
     """The same by another way: the channels apart."""
-    channels = [channel.resize((side, side), Image.LANCZOS) for channel in Image.open(io.BytesIO(jpeg)).split()]
+    channels = [
+        channel.resize((side, side), Image.LANCZOS)
+        for channel in Image.open(io.BytesIO(jpeg)).split()
+    ]
     return np.stack([np.asarray(channels[i % len(channels)]) for i in range(3)], -1)
 
 
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
-    """(TFDS directory, {class: {file: JPEG}}); images of many sizes, grey ones among them, and a colour a class."""
+    """(TFDS directory, {class: {file: JPEG}}); images of many sizes, grey ones among them, and a
+    colour a class."""
     raw, rng, images = tmp_path_factory.mktemp('raw'), np.random.default_rng(0), {}
     for c, name in enumerate(CLASSES):
         colour = rng.integers(0, 192, 3)
@@ -103,8 +114,13 @@ def cached(data_dir):
 
 
 def test_class_lists():
-    """Chen et al.: of the sorted classes every second trains, and of the others validation and test have half each."""
-    assert class_names('cub') == {'train': CLASSES[::2], 'val': CLASSES[1::4], 'test': CLASSES[3::4]}
+    """Chen et al.: of the sorted classes every second trains, and of the others validation and test
+    have half each."""
+    assert class_names('cub') == {
+        'train': CLASSES[::2],
+        'val': CLASSES[1::4],
+        'test': CLASSES[3::4],
+    }
     meta_dataset = class_names('cub_meta_dataset')
     assert [len(meta_dataset[split]) for split in SPLITS] == [140, 30, 30]
     assert sorted(sum(meta_dataset.values(), [])) == CLASSES
@@ -127,14 +143,27 @@ def test_holds_the_training_and_test_images_of_its_classes(class_split, written)
 
 def test_tasks_by_brute_force(written):
     data_dir, expected = written
-    owner = {resized(jpeg, SIDE).tobytes(): name for name, files in expected.items() for jpeg in files.values()}
+    owner = {
+        resized(jpeg, SIDE).tobytes(): name
+        for name, files in expected.items()
+        for jpeg in files.values()
+    }
     for split in SPLITS:
-        task = cub(str(data_dir), SIDE).tasks(split, EpisodeSpec(way=5, shot=1, query=3), seed=1)(0, 4)
+        task = cub(str(data_dir), SIDE).tasks(split, EpisodeSpec(way=5, shot=1, query=3), seed=1)(
+            0, 4
+        )
         for support_x, support_y, query_x, query_y in zip(*task[:4]):
-            x, y = np.concatenate([support_x, query_x]), np.concatenate([support_y, query_y]).argmax(-1)
+            x, y = (
+                np.concatenate([support_x, query_x]),
+                np.concatenate([support_y, query_y]).argmax(-1),
+            )
             pixels = [np.round(image * 255).astype(np.uint8).tobytes() for image in x]
             found = np.array([owner[image] for image in pixels])
-            assert len(set(pixels)) == 20 and len(set(found)) == 5 and set(found) <= set(class_names('cub')[split])
+            assert (
+                len(set(pixels)) == 20
+                and len(set(found)) == 5
+                and set(found) <= set(class_names('cub')[split])
+            )
             assert all(len(set(found[y == label])) == 1 for label in range(5))
 
 
@@ -150,7 +179,9 @@ def test_streamed_tasks_are_those_of_memory(copy, monkeypatch):
         for in_memory, streamed, compiled_in_memory, compiled_streamed in tasks:
             np.testing.assert_array_equal(in_memory, streamed)
             np.testing.assert_array_equal(compiled_in_memory, compiled_streamed)
-            np.testing.assert_allclose(in_memory, compiled_in_memory, rtol=1e-6)  # XLA multiplies by 1 / 255.
+            np.testing.assert_allclose(
+                in_memory, compiled_in_memory, rtol=1e-6
+            )  # XLA multiplies by 1 / 255.
 
 
 def test_a_streamed_split_is_written_once(copy, monkeypatch, capsys):
@@ -189,12 +220,20 @@ def test_a_damaged_image_is_named(tmp_path):
     damaged = encoded(Image.effect_noise((40, 30), 50).convert('RGB'), 'JPEG')[:-300]
     raw = tmp_path / 'raw'
     raw.mkdir()
-    write_raw(raw, {(CLASSES[0], 'whole_1_1.jpg'): whole, (CLASSES[2], 'bad_1_2.jpg'): damaged,
-                    (CLASSES[1], 'other_1_3.jpg'): whole})
+    write_raw(
+        raw,
+        {
+            (CLASSES[0], 'whole_1_1.jpg'): whole,
+            (CLASSES[2], 'bad_1_2.jpg'): damaged,
+            (CLASSES[1], 'other_1_3.jpg'): whole,
+        },
+    )
     prepare(raw, tmp_path / 'tfds')
     source = cub(str(tmp_path / 'tfds'), SIDE)
     assert source.split('val').sizes.sum() == 1
-    with pytest.raises(UserError, match=f'^CUB: {CLASSES[2]}/bad_1_2.jpg is not a whole image .*prepare it anew$'):
+    with pytest.raises(
+        UserError, match=f'^CUB: {CLASSES[2]}/bad_1_2.jpg is not a whole image .*prepare it anew$'
+    ):
         source.split('train')
 
 
@@ -204,7 +243,9 @@ def test_a_directory_without_it(opencv, tmp_path, monkeypatch):
     with pytest.raises(UserError) as raised:
         cub(str(tmp_path))
     message = str(raised.value)
-    assert message.startswith(f'--data_dir={tmp_path}: no prepared CUB, looked for {tmp_path}/caltech_birds2011/0.2.0')
+    assert message.startswith(
+        f'--data_dir={tmp_path}: no prepared CUB, looked for {tmp_path}/caltech_birds2011/0.2.0'
+    )
     assert ('pip install opencv-python-headless && python -c' in message) == (opencv is None)
     assert '\n' not in message and not list(tmp_path.iterdir())
 
@@ -213,31 +254,37 @@ def test_preparing_without_opencv_is_refused_before_the_download(tmp_path, monke
     builder = tfds.builder
     monkeypatch.setitem(sys.modules, 'cv2', None)
     monkeypatch.setattr(tfds, 'builder', lambda name, data_dir: builder(name, data_dir=tmp_path))
-    with pytest.raises(UserError, match='CUB is not prepared in .*: pip install opencv-python-headless$'):
+    with pytest.raises(
+        UserError, match='CUB is not prepared in .*: pip install opencv-python-headless$'
+    ):
         cub()
 
 
 def test_training(written):
-    learner = MAML(FullyConnected((SIDE, SIDE, 3), 5, (32,), 'batch_norm'), Classification(), inner_lr=.05)
+    learner = MAML(
+        FullyConnected((SIDE, SIDE, 3), 5, (32,), 'batch_norm'), Classification(), inner_lr=0.05
+    )
     draw = cub(str(written[0]), SIDE).tasks('train', EpisodeSpec(way=5, shot=1, query=3), seed=0)
     run = iterate(metatrain_op(learner, adam(1e-3)), draw, meta_batch_size=4)
     first, _, last = (run(20 * i, 20) for i in range(3))
-    assert last['post_loss'] < first['post_loss'] and last['post_accuracy'] > .4
+    assert last['post_loss'] < first['post_loss'] and last['post_accuracy'] > 0.4
 
 
 # Attributes.
 
 RNG = np.random.default_rng(1)
-PERCENT = RNG.integers(0, 101, (200, 312)) * (RNG.random((200, 312)) < .3)
+PERCENT = RNG.integers(0, 101, (200, 312)) * (RNG.random((200, 312)) < 0.3)
 
 
 @pytest.fixture
 def manual_dir(tmp_path):
     (tmp_path / 'CUB_200_2011' / 'attributes').mkdir(parents=True)
     (tmp_path / 'CUB_200_2011' / 'classes.txt').write_text(
-        ''.join(f'{i} {name}\n' for i, name in enumerate(CLASSES, start=1)))
+        ''.join(f'{i} {name}\n' for i, name in enumerate(CLASSES, start=1))
+    )
     (tmp_path / 'CUB_200_2011' / 'attributes' / 'class_attribute_labels_continuous.txt').write_text(
-        ''.join(' '.join(f'{value / 1.01:.12g}' for value in row) + '\n' for row in PERCENT))
+        ''.join(' '.join(f'{value / 1.01:.12g}' for value in row) + '\n' for row in PERCENT)
+    )
     return tmp_path
 
 
@@ -252,20 +299,43 @@ BAD = {
     'missing': (TABLE, None, 'cannot be read .*CUB_200_2011.tgz holds it'),
     'no classes': (NAMES, None, 'cannot be read'),
     'not text': (TABLE, lambda lines: ['\udcff'], 'cannot be read'),
-    'a line too few': (TABLE, lambda lines: lines[:-1], '199 lines, not one for each of the 200 classes'),
+    'a line too few': (
+        TABLE,
+        lambda lines: lines[:-1],
+        '199 lines, not one for each of the 200 classes',
+    ),
     'a line too many': (TABLE, lambda lines: lines + lines[:1], '201 lines'),
-    'a number too few': (TABLE, lambda lines: [lines[0], lines[1].rsplit(' ', 1)[0]], 'line 2 is not 312 numbers'),
+    'a number too few': (
+        TABLE,
+        lambda lines: [lines[0], lines[1].rsplit(' ', 1)[0]],
+        'line 2 is not 312 numbers',
+    ),
     'a word': (TABLE, lambda lines: [lines[0].replace('0', 'x', 1)], 'line 1 is not 312 numbers'),
-    'not a number': (TABLE, lambda lines: ['nan' + ' 0' * 311], 'line 1 is not 312 numbers from 0 to 100'),
-    'not a percentage': (TABLE, lambda lines: ['101' + ' 0' * 311], 'line 1 is not 312 numbers from 0 to 100'),
-    'other classes': (NAMES, lambda lines: lines[:3] + ['4 004.Anna'] + lines[4:], 'not the 200 lines of CUB-200-2011')}
+    'not a number': (
+        TABLE,
+        lambda lines: ['nan' + ' 0' * 311],
+        'line 1 is not 312 numbers from 0 to 100',
+    ),
+    'not a percentage': (
+        TABLE,
+        lambda lines: ['101' + ' 0' * 311],
+        'line 1 is not 312 numbers from 0 to 100',
+    ),
+    'other classes': (
+        NAMES,
+        lambda lines: lines[:3] + ['4 004.Anna'] + lines[4:],
+        'not the 200 lines of CUB-200-2011',
+    ),
+}
 
 
 @pytest.mark.parametrize('name, spoil, message', BAD.values(), ids=BAD)
 def test_bad_attributes(name, spoil, message, manual_dir):
     path = manual_dir / 'CUB_200_2011' / name
     lines = path.read_text().splitlines()
-    path.unlink() if spoil is None else path.write_bytes('\n'.join(spoil(lines)).encode(errors='surrogateescape'))
+    path.unlink() if spoil is None else path.write_bytes(
+        '\n'.join(spoil(lines)).encode(errors='surrogateescape')
+    )
     with pytest.raises(UserError, match=message) as raised:
         attributes(str(manual_dir))
     assert str(path) in str(raised.value) and '\n' not in str(raised.value)
@@ -353,6 +423,10 @@ def test_two_writers_at_once(tmp_path):
 def test_a_file_that_is_another(content, tmp_path):
     path = tmp_path / 'a.npy'
     np.save(path, PIXELS[:6] if content == 'other' else PIXELS)
-    path.write_bytes({'cut': path.read_bytes()[:-1], 'other': path.read_bytes()}.get(content, content))
-    with pytest.raises(UserError, match=r'a.npy: (not a whole .npy file|holds uint8 \(6, 3, 2, 3\)).*remove it'):
+    path.write_bytes(
+        {'cut': path.read_bytes()[:-1], 'other': path.read_bytes()}.get(content, content)
+    )
+    with pytest.raises(
+        UserError, match=r'a.npy: (not a whole .npy file|holds uint8 \(6, 3, 2, 3\)).*remove it'
+    ):
         memory_mapped(path, 7, (3, 2, 3), None)

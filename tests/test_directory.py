@@ -1,4 +1,5 @@
 """A folder of class folders: files that the test writes, of every kind that people have."""
+
 import hashlib
 import json
 import os
@@ -9,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maml_tf import train
-from maml_tf.algorithms.maml import MAML
-from maml_tf.episodes import directory as source
-from maml_tf.episodes import memory_map
-from maml_tf.episodes.directory import directory
-from maml_tf.episodes.image_files import class_folders, list_folder, read_image
+from maml_tf.algorithms.optimisation.maml import MAML
+from maml_tf.datasets import directory as source
+from maml_tf.datasets.directory import directory
+from maml_tf.datasets.raw import memory_map
+from maml_tf.datasets.raw.image_files import class_folders, list_folder, read_image
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
-from maml_tf.networks import FullyConnected
+from maml_tf.networks.reference import FullyConnected
+from maml_tf.training import train
 
 SIDE = 12
 SPEC = EpisodeSpec(way=2, shot=1, query=2)
@@ -63,22 +64,54 @@ def one_line(raised, *words):
 
 # Listing
 
+
 def test_what_counts_as_a_class_and_as_an_image(tmp_path):
-    for path in ('b/2.JPG', 'b/10.jpeg', 'b/1.Png', 'b/x.gif', 'b/x.webp', 'b/x.bmp', 'b/x.jfif', 'b/deep/er/0.png',
-                 'b/.thumbs/1.png', 'b/._1.png', 'b/Thumbs.db', 'b/notes.txt', 'b/photo.heic', 'b/@eaDir/1.png',
-                 '.hidden/1.png', '__MACOSX/1.png', 'loose.png', 'readme.txt', 'B/1.png', 'empty/notes.txt'):
+    for path in (
+        'b/2.JPG',
+        'b/10.jpeg',
+        'b/1.Png',
+        'b/x.gif',
+        'b/x.webp',
+        'b/x.bmp',
+        'b/x.jfif',
+        'b/deep/er/0.png',
+        'b/.thumbs/1.png',
+        'b/._1.png',
+        'b/Thumbs.db',
+        'b/notes.txt',
+        'b/photo.heic',
+        'b/@eaDir/1.png',
+        '.hidden/1.png',
+        '__MACOSX/1.png',
+        'loose.png',
+        'readme.txt',
+        'B/1.png',
+        'empty/notes.txt',
+    ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(b'')
     (tmp_path / 'linked').symlink_to(tmp_path / 'B')
     (tmp_path / 'b' / 'circle').symlink_to(tmp_path)
     listing = list_folder(tmp_path)
     assert list(names_of(listing.classes).items()) == [
-        ('B', ['1.png']), ('b', ['1.Png', '10.jpeg', '2.JPG', '0.png', 'x.bmp', 'x.gif', 'x.jfif', 'x.webp']),
-        ('empty', []), ('linked', ['1.png'])]
+        ('B', ['1.png']),
+        ('b', ['1.Png', '10.jpeg', '2.JPG', '0.png', 'x.bmp', 'x.gif', 'x.jfif', 'x.webp']),
+        ('empty', []),
+        ('linked', ['1.png']),
+    ]
     assert [path.name for path in listing.loose] == ['loose.png']
     assert {path.name for path in listing.skipped} == {
-        '.hidden', '__MACOSX', 'readme.txt', '.thumbs', '._1.png', 'Thumbs.db', 'notes.txt', 'photo.heic', '@eaDir',
-        'circle'}
+        '.hidden',
+        '__MACOSX',
+        'readme.txt',
+        '.thumbs',
+        '._1.png',
+        'Thumbs.db',
+        'notes.txt',
+        'photo.heic',
+        '@eaDir',
+        'circle',
+    }
     assert class_folders(str(tmp_path)) == listing.classes
 
 
@@ -90,10 +123,18 @@ def test_names_are_the_same_however_a_system_writes_them(tmp_path):
             path = tmp_path / form / unicodedata.normalize(form, path)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b'')
-        listed.append({name: [unicodedata.normalize('NFC', path.name) for path in paths]
-                       for name, paths in class_folders(tmp_path / form).items()})
+        listed.append(
+            {
+                name: [unicodedata.normalize('NFC', path.name) for path in paths]
+                for name, paths in class_folders(tmp_path / form).items()
+            }
+        )
     assert list(listed[0].items()) == list(listed[1].items())
-    assert list(listed[0]) == ['f', 'zebra', 'étude'] and listed[0]['étude'] == ['f.png', 'z.png', 'é.png']
+    assert list(listed[0]) == ['f', 'zebra', 'étude'] and listed[0]['étude'] == [
+        'f.png',
+        'z.png',
+        'é.png',
+    ]
     shutil.move(tmp_path / 'NFD' / unicodedata.normalize('NFD', 'étude'), tmp_path / 'NFC')
     with pytest.raises(UserError) as raised:
         class_folders(tmp_path / 'NFC')
@@ -103,8 +144,12 @@ def test_names_are_the_same_however_a_system_writes_them(tmp_path):
 def test_a_folder_without_classes_is_named(tmp_path):
     save(tmp_path / 'flat' / '1.png', pixels(3, 3))
     (tmp_path / 'nothing').mkdir()
-    for path, words in (('missing', 'no such folder'), ('flat/1.png', 'not a folder'), ('nothing', 'no folder in it'),
-                        ('flat', '1 images, but no folder in it')):
+    for path, words in (
+        ('missing', 'no such folder'),
+        ('flat/1.png', 'not a folder'),
+        ('nothing', 'no folder in it'),
+        ('flat', '1 images, but no folder in it'),
+    ):
         with pytest.raises(UserError) as raised:
             class_folders(tmp_path / path)
         one_line(raised, f'{tmp_path / path}: {words}')
@@ -112,12 +157,14 @@ def test_a_folder_without_classes_is_named(tmp_path):
 
 # Reading
 
+
 def lanczos(channel, first, last, side):
-    """Resizes the columns from `first` to `last` of a [rows, columns] array, by the definition of the filter."""
+    """Resizes the columns from `first` to `last` of a [rows, columns] array, by the definition of
+    the filter."""
     scale = (last - first) / side
     width = max(scale, 1)
-    centres = first + (np.arange(side) + .5) * scale
-    x = (np.arange(channel.shape[1]) + .5 - centres[:, None]) / width
+    centres = first + (np.arange(side) + 0.5) * scale
+    x = (np.arange(channel.shape[1]) + 0.5 - centres[:, None]) / width
     weights = np.where(abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
     return channel @ (weights / weights.sum(1, keepdims=True)).T
 
@@ -129,7 +176,9 @@ def cut_and_resized(image, side):
     left, top = (width - edge) / 2, (height - edge) / 2
     by_channel = []
     for channel in np.moveaxis(image.astype(float), -1, 0):
-        rows = np.clip(lanczos(channel, left, left + edge, side).round(), 0, 255)  # as Pillow, which keeps bytes
+        rows = np.clip(
+            lanczos(channel, left, left + edge, side).round(), 0, 255
+        )  # as Pillow, which keeps bytes
         by_channel.append(lanczos(rows.T, top, top + edge, side).T)
     return np.clip(np.stack(by_channel, -1), 0, 255)
 
@@ -140,13 +189,17 @@ def test_the_central_square_is_resized_with_lanczos(tmp_path, shape):
     read = read_image(save(tmp_path / 'a.png', image), SIDE)
     assert read.shape == (SIDE, SIDE, 3) and read.dtype == np.uint8
     difference = abs(read - cut_and_resized(image, SIDE))
-    assert difference.mean() < .5 and difference.max() < 2  # Pillow keeps whole numbers on the way.
+    assert (
+        difference.mean() < 0.5 and difference.max() < 2
+    )  # Pillow keeps whole numbers on the way.
 
 
 def test_images_of_the_size_stay_as_they_are(tmp_path):
     image = pixels(SIDE, SIDE + 5, 3)
     np.testing.assert_array_equal(read_image(save(tmp_path / 'a.png', image), SIDE), image[:, 2:-3])
-    np.testing.assert_array_equal(read_image(save(tmp_path / 'b.png', image[:, 2:-3]), SIDE), image[:, 2:-3])
+    np.testing.assert_array_equal(
+        read_image(save(tmp_path / 'b.png', image[:, 2:-3]), SIDE), image[:, 2:-3]
+    )
 
 
 @pytest.mark.parametrize('ending', ['jpg', 'png'])
@@ -156,11 +209,19 @@ def test_photos_are_shrunk_fast_without_a_difference_to_see(tmp_path, ending):
     with Image.open(path) as image:
         expected = cut_and_resized(np.asarray(image), 40)
     difference = abs(read_image(path, 40) - expected)
-    assert difference.mean() < .6 and difference.max() < 6
+    assert difference.mean() < 0.6 and difference.max() < 6
 
 
-ORIENTED = {1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: np.swapaxes(x, 0, 1),
-            6: lambda x: np.rot90(x, -1), 7: lambda x: np.rot90(np.swapaxes(x, 0, 1), 2), 8: np.rot90}
+ORIENTED = {
+    1: lambda x: x,
+    2: np.fliplr,
+    3: lambda x: np.rot90(x, 2),
+    4: np.flipud,
+    5: lambda x: np.swapaxes(x, 0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.rot90(np.swapaxes(x, 0, 1), 2),
+    8: np.rot90,
+}
 
 
 @pytest.mark.parametrize('orientation', ORIENTED)
@@ -171,7 +232,9 @@ def test_photos_stand_upright(tmp_path, orientation):
     path = save(tmp_path / 'a.jpg', stored, exif=exif, quality=100, subsampling=0)
     assert abs(read_image(path, 64).astype(int) - ORIENTED[orientation](stored)).max() < 5
     small = ORIENTED[orientation](stored)[16::32, 16::32]
-    assert abs(read_image(path, 8).astype(int)[1::4, 1::4] - small).max() < 40  # decoded at a smaller scale
+    assert (
+        abs(read_image(path, 8).astype(int)[1::4, 1::4] - small).max() < 40
+    )  # decoded at a smaller scale
 
 
 def test_transparent_pictures_stand_upright(tmp_path):
@@ -179,7 +242,8 @@ def test_transparent_pictures_stand_upright(tmp_path):
     exif[0x0112] = 6
     image = np.dstack([pixels(SIDE, SIDE, 3), np.full((SIDE, SIDE), 255, np.uint8)])
     np.testing.assert_array_equal(
-        read_image(save(tmp_path / 'a.png', image, exif=exif), SIDE), np.rot90(image[..., :3], -1))
+        read_image(save(tmp_path / 'a.png', image, exif=exif), SIDE), np.rot90(image[..., :3], -1)
+    )
 
 
 @pytest.mark.filterwarnings('ignore:Corrupt EXIF data')
@@ -202,21 +266,28 @@ def test_kinds_of_colour(tmp_path):
     cases = {
         'rgba.png': (np.dstack([rgb, alpha]), on_white, {}),
         'grey.png': (grey, repeated(grey), {}),
-        'la.png': (np.dstack([grey, alpha]), repeated((grey * (alpha / 255.) + 255 - alpha).round()), {}),
+        'la.png': (
+            np.dstack([grey, alpha]),
+            repeated((grey * (alpha / 255.0) + 255 - alpha).round()),
+            {},
+        ),
         'deep.png': (deep, repeated(deep // 256), {}),
         'one_bit.png': (Image.fromarray(grey > 99), repeated(255 * (grey > 99)), {}),
         'palette.png': (palette, colours[grey // 64], {'transparency': 1}),
         'palette.gif': (palette, colours[grey // 64], {'transparency': 1}),
         'rgb.bmp': (rgb, rgb, {}),
-        'rgb.webp': (rgb, rgb, {'lossless': True})}
+        'rgb.webp': (rgb, rgb, {'lossless': True}),
+    }
     for name, (image, expected, kwargs) in cases.items():
         read = read_image(save(tmp_path / name, image, **kwargs), SIDE).astype(int)
         assert abs(read - expected).max() <= 1, name
-    cmyk = save(tmp_path / 'cmyk.jpg', Image.new('CMYK', (SIDE, SIDE), (0, 255, 255, 0)), quality=100)
-    assert abs(read_image(cmyk, SIDE) - np.array([255., 0, 0])).max() < 5
+    cmyk = save(
+        tmp_path / 'cmyk.jpg', Image.new('CMYK', (SIDE, SIDE), (0, 255, 255, 0)), quality=100
+    )
+    assert abs(read_image(cmyk, SIDE) - np.array([255.0, 0, 0])).max() < 5
     only_grey = read_image(tmp_path / 'rgba.png', SIDE, channels=1)
     assert only_grey.shape == (SIDE, SIDE, 1)
-    assert abs(only_grey[..., 0] - on_white @ [.299, .587, .114]).max() <= 1
+    assert abs(only_grey[..., 0] - on_white @ [0.299, 0.587, 0.114]).max() <= 1
     np.testing.assert_array_equal(read_image(tmp_path / 'grey.png', SIDE, 1)[..., 0], grey)
 
 
@@ -232,6 +303,7 @@ def test_a_bad_file_is_named(tmp_path):
 
 
 # The source
+
 
 def assert_holds(classes, folder, names):
     """The ClassImages has the images of these class folders, in order."""
@@ -253,20 +325,33 @@ def test_tasks(folder):
             if square.size != (SIDE, SIDE):
                 square = square.resize((SIDE, SIDE), Image.LANCZOS, box=(6, 0, 30, 24))
         where[np.asarray(square).tobytes()] = path
-    shown = [(images.numpy() * 255).round().astype(np.uint8) for images in (task.support_x, task.query_x)]
+    shown = [
+        (images.numpy() * 255).round().astype(np.uint8) for images in (task.support_x, task.query_x)
+    ]
     for i in range(20):
         support, query = ([where[image.tobytes()] for image in images[i]] for images in shown)
         classes = [path.parent.name for path in support]
-        assert len(set(classes)) == 2 and [path.parent.name for path in query] == np.repeat(classes, 2).tolist()
+        assert (
+            len(set(classes)) == 2
+            and [path.parent.name for path in query] == np.repeat(classes, 2).tolist()
+        )
         assert len({*support, *query}) == 6
-        assert source.split_by_name(NAMES)[classes[0]] == source.split_by_name(NAMES)[classes[1]] == 'train'
+        assert (
+            source.split_by_name(NAMES)[classes[0]]
+            == source.split_by_name(NAMES)[classes[1]]
+            == 'train'
+        )
 
 
 def test_the_split_hangs_on_the_names_alone(tmp_path):
     order = sorted(NAMES, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     expected = {'test': sorted(order[:4]), 'val': sorted(order[4:8]), 'train': sorted(order[8:])}
     for seed in (0, 1):
-        write_classes(tmp_path / str(seed), np.random.default_rng(seed).permutation(NAMES).tolist(), count=2 + seed)
+        write_classes(
+            tmp_path / str(seed),
+            np.random.default_rng(seed).permutation(NAMES).tolist(),
+            count=2 + seed,
+        )
         images = directory(tmp_path / str(seed), SIDE, way=2 + seed, least=2)
         assert {split: images.split(split).class_names for split in expected} == expected
         for split, names in expected.items():
@@ -286,12 +371,16 @@ def test_every_number_of_classes_is_split_so_that_each_part_can_give_a_task():
 
 def test_what_is_made_only_lists_the_files(folder, monkeypatch):
     read = []
-    monkeypatch.setattr(source, 'read_image', lambda path, *args: read.append(path) or read_image(path, *args))
+    monkeypatch.setattr(
+        source, 'read_image', lambda path, *args: read.append(path) or read_image(path, *args)
+    )
     images = directory(folder, SIDE)
     assert not read and images.input_shape == (SIDE, SIDE, 3)
     images.split('val')
     images.tasks('val', SPEC, 0)
-    assert {path.parent.name for path in read} == set(images.split('val').class_names) and len(read) == 4 * 4
+    assert {path.parent.name for path in read} == set(images.split('val').class_names) and len(
+        read
+    ) == 4 * 4
 
 
 def test_folders_that_are_split(tmp_path, capsys):
@@ -302,19 +391,31 @@ def test_folders_that_are_split(tmp_path, capsys):
     images = directory(tmp_path, SIDE)
     for split, names in parts.items():
         assert_holds(images.split(split), tmp_path / split, names)
-    assert capsys.readouterr().out == f'{tmp_path}: left out 1 folder beside train, val and test: raw\n'
+    assert (
+        capsys.readouterr().out
+        == f'{tmp_path}: left out 1 folder beside train, val and test: raw\n'
+    )
     with pytest.raises(UserError) as raised:
         directory(tmp_path, SIDE, way={'train': 5, 'val': 4, 'test': 4})
-    one_line(raised, '--num_classes=4: the val split of', 'has 3 classes', 'train 5, val 3, test 4', '13 such in all',
-             'maml_tf.adapt')
+    one_line(
+        raised,
+        '--num_classes=4: the val split of',
+        'has 3 classes',
+        'train 5, val 3, test 4',
+        '13 such in all',
+        'maml_tf.adapt',
+    )
     with pytest.raises(UserError) as raised:
         directory(tmp_path, SIDE, split_file='any.csv')
     one_line(raised, '--split_file', 'split already')
     shutil.copytree(tmp_path / 'train' / NAMES[0], tmp_path / 'test' / NAMES[0])
     with pytest.raises(UserError) as raised:
         directory(tmp_path, SIDE)
-    one_line(raised, f'1 class in more than one split, such as {NAMES[0]} in train and test',
-             f'name {tmp_path}/train instead')
+    one_line(
+        raised,
+        f'1 class in more than one split, such as {NAMES[0]} in train and test',
+        f'name {tmp_path}/train instead',
+    )
     shutil.rmtree(tmp_path / 'raw')
     (tmp_path / 'val').rename(tmp_path / 'valid')
     with pytest.raises(UserError) as raised:
@@ -326,8 +427,13 @@ def test_too_few_classes(tmp_path):
     write_classes(tmp_path / 'set' / 'images', NAMES[:5])
     with pytest.raises(UserError) as raised:
         directory(tmp_path / 'set' / 'images')
-    one_line(raised, '5 classes with images', 'takes 6, and 15 for 5-way', 'python -m maml_tf.adapt',
-             f'--support={tmp_path}/set/images')
+    one_line(
+        raised,
+        '5 classes with images',
+        'takes 6, and 15 for 5-way',
+        'python -m maml_tf.adapt',
+        f'--support={tmp_path}/set/images',
+    )
     with pytest.raises(UserError) as raised:
         directory(tmp_path / 'set')
     one_line(raised, f'1 class with images (do you mean {tmp_path}/set/images')
@@ -344,15 +450,22 @@ def test_small_and_empty_classes_are_left_out_in_one_line(folder, capsys):
         (folder / name / '0.png').unlink()
     images = directory(folder, SIDE, way=2, least={'train': 4, 'val': 3, 'test': 3})
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f'{folder}: left out 1 image in no class folder: loose.png',
-                     f'{folder}: left out 1 class without images: nothing',
-                     f'{folder}: left out 2 classes with fewer images than a task takes of each: '
-                     f'{train[0]} (3 of 4), {train[1]} (3 of 4)']
+    assert lines == [
+        f'{folder}: left out 1 image in no class folder: loose.png',
+        f'{folder}: left out 1 class without images: nothing',
+        f'{folder}: left out 2 classes with fewer images than a task takes of each: '
+        f'{train[0]} (3 of 4), {train[1]} (3 of 4)',
+    ]
     assert_holds(images.split('train'), folder, train[2:])
     assert len(images.split('test').class_names) == 4  # Leaving classes out moves none.
     with pytest.raises(UserError) as raised:
         directory(folder, SIDE, way=3, least=4)
-    one_line(raised, '--num_classes=3: the train split', 'has 2 classes with 4 images or more', 'val 4, test 4')
+    one_line(
+        raised,
+        '--num_classes=3: the train split',
+        'has 2 classes with 4 images or more',
+        'val 4, test 4',
+    )
     directory(folder, SIDE, way=3, least=3)
 
 
@@ -377,21 +490,33 @@ def test_files_that_cannot_be_read_are_left_out_and_said(folder, capsys, streams
         assert not capsys.readouterr().out
         classes = images.split('train')
         assert isinstance(classes.images, np.memmap) == streams
-        said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith('Writing ')]
-        assert said == [f'train: left out 3 files; {bad[0]}: not a whole image (OSError: image file is truncated); '
-                        'replace it or remove it',
-                        f'train: left out 1 class with too few images without them: {train[0]}']
-        expected = {name: sorted(set((folder / name).glob('*.png')) - set(bad)) for name in train[1:]}
+        said = [
+            line for line in capsys.readouterr().out.splitlines() if not line.startswith('Writing ')
+        ]
+        assert said == [
+            f'train: left out 3 files; {bad[0]}: not a whole image (OSError: image file is '
+            'truncated); '
+            'replace it or remove it',
+            f'train: left out 1 class with too few images without them: {train[0]}',
+        ]
+        expected = {
+            name: sorted(set((folder / name).glob('*.png')) - set(bad)) for name in train[1:]
+        }
         assert classes.class_names == train[1:] and list(classes.sizes) == [4, 3, 4]
         np.testing.assert_array_equal(
-            classes.images, [read_image(path, SIDE) for paths in expected.values() for path in paths])
+            classes.images,
+            [read_image(path, SIDE) for paths in expected.values() for path in paths],
+        )
         assert classes.image_names == [path.name for paths in expected.values() for path in paths]
     with pytest.raises(UserError) as raised:
         directory(folder, SIDE, way=4, least=3).tasks('train', SPEC, 0)
-    one_line(raised, '--num_classes=4: only 3 classes of the train split', '3 images that can be read')
+    one_line(
+        raised, '--num_classes=4: only 3 classes of the train split', '3 images that can be read'
+    )
 
 
 # A set larger than memory
+
 
 def cached(folder):
     return sorted(path.name for path in (folder / '.maml_tf').iterdir())
@@ -419,7 +544,8 @@ def test_a_changed_set_is_written_anew(folder, monkeypatch):
         'content': lambda: save(folder / name / '0.png', pixels(SIDE, SIDE, 3, seed=77)),
         'time': lambda: os.utime(folder / name / '3.png', (1, 1)),
         'name': lambda: (folder / name / '3.png').rename(folder / name / '5.png'),
-        'number': lambda: (folder / name / '1.png').unlink()}
+        'number': lambda: (folder / name / '1.png').unlink(),
+    }
     before = cached(folder)
     assert len(before) == 4
     for change in changes.values():
@@ -439,7 +565,7 @@ def test_where_the_folder_cannot_be_written(folder, tmp_path, monkeypatch):
     (folder / '.maml_tf').write_bytes(b'in the way')
     classes = directory(folder, SIDE).split('train')
     assert_holds(classes, folder, classes.class_names)
-    place, = (tmp_path / 'cache' / 'maml_tf').iterdir()
+    (place,) = (tmp_path / 'cache' / 'maml_tf').iterdir()
     assert place.name.startswith('photos-') and len(list(place.iterdir())) == 2
 
 
@@ -460,17 +586,29 @@ def test_an_interrupted_reading_leaves_nothing(folder, monkeypatch):
 
 # The split file
 
+
 def rows(*lines):
     return '\n'.join(lines) + '\n'
 
 
-CHOSEN = [f'{name},{split}' for name, split in zip(NAMES, ['test'] * 3 + ['train'] * 6 + ['val'] * 3)]
+CHOSEN = [
+    f'{name},{split}' for name, split in zip(NAMES, ['test'] * 3 + ['train'] * 6 + ['val'] * 3)
+]
 
 
-@pytest.mark.parametrize('text', [
-    rows('class,split', *CHOSEN), rows('\ufeffclass;split', *CHOSEN).replace(',', ';'),
-    rows(' class , split ', '', *(f' "{line.split(",")[0]}" , {line.split(",")[1]} ' for line in CHOSEN), ',')
-    .replace(' "', '"')])
+@pytest.mark.parametrize(
+    'text',
+    [
+        rows('class,split', *CHOSEN),
+        rows('\ufeffclass;split', *CHOSEN).replace(',', ';'),
+        rows(
+            ' class , split ',
+            '',
+            *(f' "{line.split(",")[0]}" , {line.split(",")[1]} ' for line in CHOSEN),
+            ',',
+        ).replace(' "', '"'),
+    ],
+)
 def test_split_file(folder, tmp_path, text):
     (tmp_path / 'split.csv').write_text(text, 'utf-8')
     images = directory(folder, SIDE, str(tmp_path / 'split.csv'))
@@ -484,22 +622,37 @@ def test_split_file_names_accented_classes(tmp_path):
     (tmp_path / 'set' / 'left empty').mkdir()
     lines = [f'{name},{split}' for name, split in zip(composed, ['train', 'val', 'test'] * 2)]
     (tmp_path / 'split.csv').write_text(rows('class,split', 'left empty,train', *lines), 'utf-8')
-    assert directory(tmp_path / 'set', SIDE, tmp_path / 'split.csv').split('val').class_names == ['é1', 'é4']
+    assert directory(tmp_path / 'set', SIDE, tmp_path / 'split.csv').split('val').class_names == [
+        'é1',
+        'é4',
+    ]
 
 
 BAD = {
-    'unknown class': (rows('class,split', *CHOSEN, 'zebra,val'), 'line 14: there is no class folder zebra'),
+    'unknown class': (
+        rows('class,split', *CHOSEN, 'zebra,val'),
+        'line 14: there is no class folder zebra',
+    ),
     'twice': (rows('class,split', *CHOSEN, CHOSEN[0]), 'line 14: class class a is there twice'),
     'missing': (rows('class,split', *CHOSEN[:-2]), 'class class k is missing, 2 of 12 are'),
-    'unknown split': (rows('class,split', 'class a,valid'), "line 2: 'valid' is no split, only train, val and test"),
-    'other header': (rows('name,part', *CHOSEN), "the first line is 'name,part'; it should be class,split"),
+    'unknown split': (
+        rows('class,split', 'class a,valid'),
+        "line 2: 'valid' is no split, only train, val and test",
+    ),
+    'other header': (
+        rows('name,part', *CHOSEN),
+        "the first line is 'name,part'; it should be class,split",
+    ),
     'no header': (rows(*CHOSEN), "the first line is 'class a,test'"),
     'empty': ('', "the first line is ''"),
     'three columns': (rows('class,split', 'class a,val,'), 'line 2 has 3 columns'),
     'other encoding': (b'class,split\nclass \xe9,val\n', 'not in UTF-8'),
     'no file': (None, 'No such file'),
-    'too few of a split': (rows('class,split', *(line.replace('val', 'train') for line in CHOSEN)),
-                           'the val split of')}
+    'too few of a split': (
+        rows('class,split', *(line.replace('val', 'train') for line in CHOSEN)),
+        'the val split of',
+    ),
+}
 
 
 @pytest.mark.parametrize('content, message', BAD.values(), ids=BAD)
@@ -514,13 +667,21 @@ def test_bad_split_file(folder, tmp_path, content, message):
 
 # Training
 
+
 def test_training(folder):
     """Classes differ in brightness."""
     for i, path in enumerate(sorted(folder.iterdir())):
         for number in range(4):
             save(path / f'{number}.png', pixels(6, 6, 3, seed=100 * i + number) // 8 + 18 * i)
     images = directory(folder, 6, way=SPEC.way, least=SPEC.shot + SPEC.query)
-    learner = MAML(FullyConnected((6, 6, 3), SPEC.way, (16,), 'batch_norm'), images.objective, inner_lr=.1)
-    run = train.iterate(train.metatrain_op(learner, train.adam(.01)), images.tasks('train', SPEC, 0), 4)
+    learner = MAML(
+        FullyConnected((6, 6, 3), SPEC.way, (16,), 'batch_norm'), images.objective, inner_lr=0.1
+    )
+    run = train.iterate(
+        train.metatrain_op(learner, train.adam(0.01)), images.tasks('train', SPEC, 0), 4
+    )
     before, after = run(0, 1), run(1, 30)
-    assert float(after['post_loss']) < .5 * float(before['post_loss']) and float(after['post_accuracy']) > .9
+    assert (
+        float(after['post_loss']) < 0.5 * float(before['post_loss'])
+        and float(after['post_accuracy']) > 0.9
+    )

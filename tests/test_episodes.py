@@ -1,4 +1,5 @@
 """Episodes: pure functions of (seed, split, index), and the tasks that they claim to be."""
+
 import subprocess
 import sys
 
@@ -6,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maml_tf.datasets.sinusoid import Sinusoid
 from maml_tf.episodes.images import ClassImages, ImageClasses
 from maml_tf.episodes.random_bits import Stream, choose, uniform
-from maml_tf.episodes.sinusoid import Sinusoid
 from maml_tf.episodes.task import EpisodeSpec
 
 RNG = np.random.default_rng(0)
@@ -22,25 +23,35 @@ def test_bits_do_not_depend_on_the_batch_or_on_compilation():
     all_rows = stream.bits(0, 40, 13).numpy()
     compiled = tf.function(stream.bits, jit_compile=True)
     for start, count in [(7, 5), (0, 1), (39, 1)]:
-        np.testing.assert_array_equal(stream.bits(start, count, 13), all_rows[start:start + count])
-        np.testing.assert_array_equal(compiled(tf.constant(start, tf.int64), count, 13), all_rows[start:start + count])
+        np.testing.assert_array_equal(
+            stream.bits(start, count, 13), all_rows[start : start + count]
+        )
+        np.testing.assert_array_equal(
+            compiled(tf.constant(start, tf.int64), count, 13), all_rows[start : start + count]
+        )
 
 
 def test_streams_differ():
-    rows = [Stream(seed, split, stream).bits(0, 1, 8).numpy().tobytes()
-            for seed in (0, 1) for split in ('train', 'val', 'test') for stream in (0, 1)]
+    rows = [
+        Stream(seed, split, stream).bits(0, 1, 8).numpy().tobytes()
+        for seed in (0, 1)
+        for split in ('train', 'val', 'test')
+        for stream in (0, 1)
+    ]
     assert len(set(rows)) == len(rows)
 
 
 def test_known_bits():
     """These words stay the same in every version: published results name tasks by their index."""
-    assert Stream(1, 'test', 0).bits(3, 1, 4).numpy().tolist() == [[2187586186, 3310891119, 461936391, 2735030580]]
+    assert Stream(1, 'test', 0).bits(3, 1, 4).numpy().tolist() == [
+        [2187586186, 3310891119, 461936391, 2735030580]
+    ]
 
 
 def test_uniform_and_choose():
     bits = Stream(0, 'train', 0).bits(0, 4000, 10)
-    values = uniform(bits, -2., 3.).numpy()
-    assert values.min() >= -2 and values.max() < 3 and values.mean() == pytest.approx(.5, abs=.02)
+    values = uniform(bits, -2.0, 3.0).numpy()
+    assert values.min() >= -2 and values.max() < 3 and values.mean() == pytest.approx(0.5, abs=0.02)
     chosen = choose(bits, 4).numpy()
     assert all(len(set(row)) == 4 for row in chosen)
     # Every number is equally likely at every place: 4000 / 10 expected, standard deviation 19.
@@ -56,7 +67,9 @@ def test_choose_breaks_ties_alike_compiled():
 @pytest.fixture(scope='module', params=['images', 'turned images', 'sinusoid', 'oracle'])
 def source_and_spec(request):
     if 'images' in request.param:
-        return ImageClasses.from_arrays(IMAGES, SPLITS, 'per_class' if 'turned' in request.param else 'none'), SPEC
+        return ImageClasses.from_arrays(
+            IMAGES, SPLITS, 'per_class' if 'turned' in request.param else 'none'
+        ), SPEC
     return Sinusoid(oracle=request.param == 'oracle'), EpisodeSpec(1, 5, 7)
 
 
@@ -66,25 +79,43 @@ def test_a_task_is_a_function_of_its_index(source_and_spec):
     compiled = tf.function(draw, jit_compile=True)
     batch = draw(0, 9)
     for start, count in [(4, 3), (8, 1)]:
-        for whole, part, xla in zip(batch[:4], draw(start, count), compiled(tf.constant(start, tf.int64), count)):
-            np.testing.assert_array_equal(whole[start:start + count], part)
-            np.testing.assert_allclose(part, xla, rtol=1e-5, atol=1e-6)  # sin() is compiled to other rounding
+        for whole, part, xla in zip(
+            batch[:4], draw(start, count), compiled(tf.constant(start, tf.int64), count)
+        ):
+            np.testing.assert_array_equal(whole[start : start + count], part)
+            np.testing.assert_allclose(
+                part, xla, rtol=1e-5, atol=1e-6
+            )  # sin() is compiled to other rounding
 
 
 def test_the_same_task_in_another_process():
-    program = ('import zlib, numpy as np, test_episodes as t; '
-               "task = t.ImageClasses.from_arrays(t.IMAGES, t.SPLITS, 'per_class').tasks('train', t.SPEC, 3)(5, 2); "
-               'print(zlib.crc32(b"".join(np.asarray(x).tobytes() for x in task[:4])))')
-    outputs = {subprocess.run([sys.executable, '-c', program], cwd=__file__.rsplit('/', 1)[0], check=True,
-                              capture_output=True, text=True).stdout for _ in range(2)}
+    program = (
+        'import zlib, numpy as np, test_episodes as t; '
+        "task = t.ImageClasses.from_arrays(t.IMAGES, t.SPLITS, 'per_class').tasks('train', "
+        't.SPEC, 3)(5, 2); '
+        'print(zlib.crc32(b"".join(np.asarray(x).tobytes() for x in task[:4])))'
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, '-c', program],
+            cwd=__file__.rsplit('/', 1)[0],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for _ in range(2)
+    }
     assert len(outputs) == 1
 
 
 @pytest.mark.parametrize('rotate', [False, True])
 def test_image_tasks_by_brute_force(rotate):
-    """Every image is found in the data; classes of the split, distinct; images distinct; one turn per class."""
+    """Every image is found in the data; classes of the split, distinct; images distinct; one turn
+    per class."""
     turns_seen = set()
-    tasks = ImageClasses.from_arrays(IMAGES, SPLITS, 'per_class' if rotate else 'none').tasks('train', SPEC, 0)(0, 30)
+    tasks = ImageClasses.from_arrays(IMAGES, SPLITS, 'per_class' if rotate else 'none').tasks(
+        'train', SPEC, 0
+    )(0, 30)
     for support_x, support_y, query_x, query_y in zip(*tasks[:4]):
         classes = []
         for label in range(SPEC.way):
@@ -93,7 +124,7 @@ def test_image_tasks_by_brute_force(rotate):
             assert len(support) == SPEC.shot and len(query) == SPEC.query
             found = {find(image.numpy(), rotate) for image in support + query}
             assert len(found) == SPEC.shot + SPEC.query
-            (number, turn), = {(number, turn) for number, _, turn in found}
+            ((number, turn),) = {(number, turn) for number, _, turn in found}
             classes.append(number)
             turns_seen.add(turn)
         assert len(set(classes)) == SPEC.way and set(classes) <= set(SPLITS['train'])
@@ -103,7 +134,9 @@ def test_image_tasks_by_brute_force(rotate):
 def find(image, rotate):
     """(class, image number, quarter turns) of a task's image."""
     for turn in range(4 if rotate else 1):
-        match = np.argwhere((np.rot90(IMAGES, turn, axes=(2, 3)) * np.float32(1 / 255) == image).all((2, 3, 4)))
+        match = np.argwhere(
+            (np.rot90(IMAGES, turn, axes=(2, 3)) * np.float32(1 / 255) == image).all((2, 3, 4))
+        )
         if len(match):
             return *match[0].tolist(), turn
     raise AssertionError('an image that is not in the data')
@@ -111,10 +144,17 @@ def find(image, rotate):
 
 def test_classes_of_different_sizes():
     sizes = [3, 6, 4]
-    images = np.repeat(np.arange(13, dtype=np.uint8), 4).reshape(13, 2, 2, 1)  # every pixel is the image's number
+    images = np.repeat(np.arange(13, dtype=np.uint8), 4).reshape(
+        13, 2, 2, 1
+    )  # every pixel is the image's number
     source = ImageClasses(lambda split: ClassImages(images, sizes), (2, 2, 1))
     task = source.tasks('train', EpisodeSpec(way=3, shot=2, query=1), 0)(0, 200)
-    numbers = np.concatenate([np.reshape(x, [200, 3, -1, 4])[..., 0] for x in (task.support_x, task.query_x)], 2) * 255
+    numbers = (
+        np.concatenate(
+            [np.reshape(x, [200, 3, -1, 4])[..., 0] for x in (task.support_x, task.query_x)], 2
+        )
+        * 255
+    )
     seen = {frozenset(np.searchsorted([2.5, 8.5], row)) for row in numbers.reshape(600, 3)}
     assert seen == {frozenset([c]) for c in range(3)}, 'a task mixes classes'
     assert set(numbers.round().astype(int).ravel()) == set(range(13)), 'an image is never drawn'
@@ -139,9 +179,9 @@ def test_sinusoid_is_the_paper_s():
     x, amplitude, phase = np.moveaxis(np.concatenate([task.support_x, task.query_x], 1), -1, 0)
     y = np.concatenate([task.support_y, task.query_y], 1)[..., 0]
     np.testing.assert_allclose(y, amplitude * np.sin(x - phase), atol=1e-5)
-    for values, low, high in [(x, -5, 5), (amplitude, .1, 5), (phase, 0, np.pi)]:
+    for values, low, high in [(x, -5, 5), (amplitude, 0.1, 5), (phase, 0, np.pi)]:
         assert low <= values.min() and values.max() <= high
-        assert values.mean() == pytest.approx((low + high) / 2, rel=.05, abs=.1)
+        assert values.mean() == pytest.approx((low + high) / 2, rel=0.05, abs=0.1)
     plain = Sinusoid().tasks('train', EpisodeSpec(1, 10, 10), 0)(0, 2000)
     np.testing.assert_array_equal(plain.support_x[..., 0], x[:, :10])
     np.testing.assert_array_equal(plain.query_y[..., 0], y[:, 10:])
@@ -153,4 +193,10 @@ def test_curves_show_the_tasks_that_are_scored():
     np.testing.assert_array_equal(curves.support_x, task.support_x)
     np.testing.assert_allclose(curves.support_y, task.support_y)
     nearest = np.argmin(np.abs(curves.query_x - task.query_x[:, 0, None]), axis=1)
-    assert np.abs(np.take_along_axis(curves.query_y.numpy(), nearest[:, None], 1)[:, 0] - task.query_y[:, 0]).max() < .6
+    assert (
+        np.abs(
+            np.take_along_axis(curves.query_y.numpy(), nearest[:, None], 1)[:, 0]
+            - task.query_y[:, 0]
+        ).max()
+        < 0.6
+    )

@@ -1,4 +1,5 @@
 """A run that is killed, at any moment and often, ends bit for bit where an undisturbed one ends."""
+
 import json
 import os
 import signal
@@ -11,11 +12,13 @@ import tensorflow as tf
 from command import ROOT, run_maml
 
 KILLS, ITERATIONS = 20, 40000
-# Importing TensorFlow takes most of a short run, so one process imports it and forks the runs, before TensorFlow
-# has started a thread. Every second run is killed as soon as it writes a checkpoint, the others anywhere.
+# Importing TensorFlow takes most of a short run, so one process imports it and forks the runs,
+# before TensorFlow has started a thread. Every second run is killed as soon as it writes a
+# checkpoint, the others anywhere.
 KILLER = """
 import os, pathlib, random, signal, sys, time
-root, logdir, iterations, kills = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+root, logdir, iterations, kills = sys.argv[1:5]
+logdir, kills = pathlib.Path(logdir), int(kills)
 sys.path.insert(0, root)
 import run_maml
 
@@ -27,7 +30,8 @@ def start():
         try:
             run_maml.run()
         finally:
-            os._exit(0 if isinstance(sys.exc_info()[1], SystemExit) and not sys.exc_info()[1].code else 1)
+            error = sys.exc_info()[1]
+            os._exit(0 if isinstance(error, SystemExit) and not error.code else 1)
     return child
 
 def parts():
@@ -41,7 +45,8 @@ def parts():
 
 random.seed(0)
 killed = killed_writing = 0
-ended = False  # A machine may be fast, or too busy for this process to see a checkpoint being written.
+# A machine may be fast, or too busy for this process to see a checkpoint being written.
+ended = False
 for kill in range(kills):
     began, child, delay = time.monotonic(), start(), random.uniform(.5, 3.)
     left = parts()  # of the run that was killed before
@@ -67,23 +72,34 @@ print('killed:', killed, 'while writing:', killed_writing, 'status:', status)
 def weights(run, iteration):
     """Every value of a checkpoint."""
     reader = tf.train.load_checkpoint(str(run / f'model-{iteration}'))
-    return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map() if 'OBJECT_GRAPH' not in key}
+    return {
+        key: reader.get_tensor(key)
+        for key in reader.get_variable_to_shape_map()
+        if 'OBJECT_GRAPH' not in key
+    }
 
 
 def test_interrupted_by_the_user(tmp_path):
     command = ['--datasource=sinusoid', '--norm=None', '--metatrain_iterations=6000']
-    interrupted = subprocess.Popen([sys.executable, str(ROOT / 'run_maml.py'), *command, '--logdir=logs'],
-                                   cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    interrupted = subprocess.Popen(
+        [sys.executable, str(ROOT / 'run_maml.py'), *command, '--logdir=logs'],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not list(tmp_path.glob('logs/*/metrics.csv')):
-        time.sleep(.01)
+        time.sleep(0.01)
         assert interrupted.poll() is None
     interrupted.send_signal(signal.SIGINT)
     assert 'interrupted' in interrupted.communicate()[1] and interrupted.returncode == 1
-    run, = (tmp_path / 'logs').iterdir()
+    (run,) = (tmp_path / 'logs').iterdir()
     reached = max(int(path.stem.split('-')[1]) for path in run.glob('model-*.index'))
-    assert 1000 <= reached < 6000 and 'could' not in run_maml(*command, '--logdir=logs', cwd=tmp_path).stderr
+    assert (
+        1000 <= reached < 6000
+        and 'could' not in run_maml(*command, '--logdir=logs', cwd=tmp_path).stderr
+    )
     run_maml(*command, '--logdir=other', cwd=tmp_path)
-    other, = (tmp_path / 'other').iterdir()
+    (other,) = (tmp_path / 'other').iterdir()
     ours, theirs = weights(run, 6000), weights(other, 6000)
     for key, value in ours.items():
         np.testing.assert_array_equal(value, theirs[key])
@@ -93,11 +109,28 @@ def test_killed_often_equals_never_killed(tmp_path):
     environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
     runs = {}
     for name, kills in {'undisturbed': 0, 'killed': KILLS}.items():
-        result = subprocess.run([sys.executable, '-c', KILLER, str(ROOT), str(tmp_path / name), str(ITERATIONS),
-                                 str(kills)], text=True, capture_output=True, env=environment)
-        assert result.stdout.rstrip().endswith('status: 0'), result.stdout[-500:] + result.stderr[-2000:]
-        runs[name], = (tmp_path / name).iterdir()
-    killed, writing = (int(result.stdout.rpartition(f'{word}: ')[2].split()[0]) for word in ('killed', 'while writing'))
+        result = subprocess.run(
+            [
+                sys.executable,
+                '-c',
+                KILLER,
+                str(ROOT),
+                str(tmp_path / name),
+                str(ITERATIONS),
+                str(kills),
+            ],
+            text=True,
+            capture_output=True,
+            env=environment,
+        )
+        assert result.stdout.rstrip().endswith('status: 0'), (
+            result.stdout[-500:] + result.stderr[-2000:]
+        )
+        (runs[name],) = (tmp_path / name).iterdir()
+    killed, writing = (
+        int(result.stdout.rpartition(f'{word}: ')[2].split()[0])
+        for word in ('killed', 'while writing')
+    )
     assert killed >= KILLS // 2 and writing >= killed // 5, result.stdout
     one, other = runs.values()
     assert (one / 'metrics.csv').read_text() == (other / 'metrics.csv').read_text()

@@ -1,13 +1,15 @@
 """Every flagfile parses, builds its learner, and has its paper's figure beside it."""
+
 import json
 
 import pytest
 from command import ROOT
 
-from maml_tf import algorithms, command_line
-from maml_tf.command_line import parsed
-from maml_tf.episodes.sources import SOURCES, episode_spec
-from maml_tf.run_directory import experiment_string
+from maml_tf import algorithms
+from maml_tf.commands import command_line
+from maml_tf.commands.command_line import parsed
+from maml_tf.datasets.sources import SOURCES, episode_spec
+from maml_tf.saving.run_directory import experiment_string
 
 FLAGFILES = sorted((ROOT / 'flags').glob('*/*.flags'))
 
@@ -36,5 +38,7 @@ def test_figure_beside_it(flagfile):
     assert {'source', 'metric', 'steps', 'mean', 'ci95'} == set(content['paper'])
     if ours := content['ours']:
         assert ours['steps'] == content['paper']['steps'] and len(ours['mean']) == len(ours['ci95'])
-        assert ours['split'] == 'test' and ours['tasks'] == parsed(f'--flagfile={flagfile}').test_tasks
+        assert (
+            ours['split'] == 'test' and ours['tasks'] == parsed(f'--flagfile={flagfile}').test_tasks
+        )
         assert ours['iterations'] <= ours['of_iterations']

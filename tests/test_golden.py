@@ -1,4 +1,5 @@
 """MAML computes what the reference computes: outputs, losses, accuracies and gradients."""
+
 import functools
 
 import numpy as np
@@ -9,7 +10,9 @@ from golden import GOLDEN_FILES, from_file, from_oracle, graph
 ORACLE = {  # beyond the golden files: other ways, shots, steps, norms, nets, orders
     'layer norm': dict(norm='layer_norm'),
     'no norm': dict(norm='None', num_updates=3),
-    '7-way 2-shot': dict(num_classes=7, update_batch_size=2, query_per_class=3, num_updates=1, update_lr=.2),
+    '7-way 2-shot': dict(
+        num_classes=7, update_batch_size=2, query_per_class=3, num_updates=1, update_lr=0.2
+    ),
     'max-pool': dict(max_pool=True),
     'max-pool, layer norm, first order': dict(max_pool=True, norm='layer_norm', stop_grad=True),
     'fully connected': dict(conv=False),
@@ -17,12 +20,16 @@ ORACLE = {  # beyond the golden files: other ways, shots, steps, norms, nets, or
     'fully connected, no norm, first order': dict(conv=False, norm='None', stop_grad=True),
     'miniimagenet, odd side': dict(datasource='miniimagenet', side=37, update_batch_size=2),
     'miniimagenet, strided': dict(datasource='miniimagenet', max_pool=False, side=20),
-    'miniimagenet, five steps': dict(datasource='miniimagenet', num_updates=5, test_num_updates=7, side=17),
+    'miniimagenet, five steps': dict(
+        datasource='miniimagenet', num_updates=5, test_num_updates=7, side=17
+    ),
     'sinusoid, three steps': dict(datasource='sinusoid', num_updates=3),
     'sinusoid, layer norm': dict(datasource='sinusoid', norm='layer_norm', stop_grad=True),
 }
 CASES = [pytest.param(functools.partial(from_file, path), id=path.stem) for path in GOLDEN_FILES]
-CASES += [pytest.param(functools.partial(from_oracle, **flags), id=name) for name, flags in ORACLE.items()]
+CASES += [
+    pytest.param(functools.partial(from_oracle, **flags), id=name) for name, flags in ORACLE.items()
+]
 
 
 @pytest.fixture(scope='module', params=CASES)
@@ -38,7 +45,9 @@ def close(actual, expected):
 def test_outputs_losses_and_accuracies_after_every_step(golden):
     learner, task, steps = golden.learner, golden.task, golden.flags['test_num_updates']
     close(golden.run(learner.query_outputs)(task, steps)[1:], golden.values['outputbs'])
-    losses, metrics = (tf.reduce_mean(x, axis=1) for x in golden.run(learner.query_metrics)(task, steps))
+    losses, metrics = (
+        tf.reduce_mean(x, axis=1) for x in golden.run(learner.query_metrics)(task, steps)
+    )
     np.testing.assert_allclose(losses[1:], golden.values['total_losses2'], rtol=1e-4)
     if 'total_accuracies2' in golden.values:
         np.testing.assert_allclose(metrics[1:], golden.values['total_accuracies2'], rtol=1e-4)
@@ -46,8 +55,12 @@ def test_outputs_losses_and_accuracies_after_every_step(golden):
 
 def test_support_before_adaptation(golden):
     learner, task = golden.learner, golden.task
-    close(learner.predict_query(learner.adapt(task.support_x, task.support_y, steps=0), task.support_x),
-          golden.values['outputas'])
+    close(
+        learner.predict_query(
+            learner.adapt(task.support_x, task.support_y, steps=0), task.support_x
+        ),
+        golden.values['outputas'],
+    )
     _, log = learner.pretrain_loss(task)
     np.testing.assert_allclose(log['pre_loss'], golden.values['total_loss1'], rtol=1e-4)
     if 'total_accuracy1' in golden.values:
@@ -57,8 +70,9 @@ def test_support_before_adaptation(golden):
 def test_meta_gradient(golden):
     gradients, log = golden.run(golden.learner.meta_gradients)(golden.task)
     compare(golden, 'meta_grad', gradients)
-    np.testing.assert_allclose(log['post_loss'], golden.values['total_losses2'][golden.flags['num_updates'] - 1],
-                               rtol=1e-4)
+    np.testing.assert_allclose(
+        log['post_loss'], golden.values['total_losses2'][golden.flags['num_updates'] - 1], rtol=1e-4
+    )
 
 
 @pytest.mark.skipif(not GOLDEN_FILES, reason='no golden files beside the project')

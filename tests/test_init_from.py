@@ -1,26 +1,31 @@
 """Weights from checkpoints of the reference and of this package."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from golden import GOLDEN_FILES, SHARED, from_file
 
-from maml_tf.algorithms.maml import MAML
+from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.errors import UserError
-from maml_tf.init_from import load_weights, reference_names
-from maml_tf.networks import ConvNet, FullyConnected
+from maml_tf.networks.reference import ConvNet, FullyConnected
 from maml_tf.objectives import Classification
-from maml_tf.run_directory import LEARNER, RunDirectory
+from maml_tf.saving.init_from import load_weights, reference_names
+from maml_tf.saving.run_directory import LEARNER, RunDirectory
 
 RELEASED = SHARED / 'reference' / 'model59000'
 
 
-@pytest.mark.skipif(not RELEASED.with_suffix('.index').exists(), reason='no released checkpoint beside the project')
+@pytest.mark.skipif(
+    not RELEASED.with_suffix('.index').exists(), reason='no released checkpoint beside the project'
+)
 def test_the_released_checkpoint_computes_what_the_reference_computes():
     golden = from_file(next(path for path in GOLDEN_FILES if 'released' in path.stem))
     for variable in golden.learner.trainable_variables:
         variable.assign(tf.zeros_like(variable))
     load_weights(golden.learner, RELEASED)
-    outputs = golden.run(golden.learner.query_outputs)(golden.task, golden.flags['test_num_updates'])
+    outputs = golden.run(golden.learner.query_outputs)(
+        golden.task, golden.flags['test_num_updates']
+    )
     expected = golden.values['outputbs']
     np.testing.assert_allclose(outputs[1:], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -39,14 +44,23 @@ def test_own_checkpoints_by_directory_and_by_prefix(tmp_path):
     latest, first = learner(), learner()
     load_weights(latest, tmp_path)
     load_weights(first, tmp_path / 'model-1')
-    for newest, oldest, now in zip(latest.trainable_variables, first.trainable_variables, saved.trainable_variables):
+    for newest, oldest, now in zip(
+        latest.trainable_variables, first.trainable_variables, saved.trainable_variables
+    ):
         np.testing.assert_array_equal(newest, now)
-        np.testing.assert_allclose(oldest, now - 1., atol=1e-6)
+        np.testing.assert_allclose(oldest, now - 1.0, atol=1e-6)
 
 
-@pytest.mark.parametrize('other, words', [
-    (dict(filters=5), r'conv1 is \[3, 3, 1, 4\] there and \[3, 3, 1, 5\] here. Compare .*--num_filters'),
-    (dict(norm='layer_norm'), 'holds no norm0_gamma.*--norm')])
+@pytest.mark.parametrize(
+    'other, words',
+    [
+        (
+            dict(filters=5),
+            r'conv1 is \[3, 3, 1, 4\] there and \[3, 3, 1, 5\] here. Compare .*--num_filters',
+        ),
+        (dict(norm='layer_norm'), 'holds no norm0_gamma.*--norm'),
+    ],
+)
 def test_other_networks_are_refused_and_left_alone(tmp_path, other, words):
     RunDirectory(tmp_path, {LEARNER: learner().named_variables()}).save(1)
     target = learner(**other)

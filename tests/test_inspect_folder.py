@@ -1,4 +1,6 @@
-"""The command that looks at a folder before training: what it says of folders that the test writes."""
+"""The command that looks at a folder before training: what it says of folders that the test
+writes."""
+
 import re
 import shutil
 import subprocess
@@ -10,8 +12,8 @@ from command import ROOT
 from PIL import Image
 from test_directory import NAMES, pixels, save, truncate, write_classes
 
-from maml_tf import inspect_folder
-from maml_tf.episodes.directory import directory, split_by_name
+from maml_tf.commands import inspect_folder
+from maml_tf.datasets.directory import directory, split_by_name
 
 
 def inspect(folder, capsys, expect=0):
@@ -37,16 +39,25 @@ def test_a_good_folder(folder, capsys):
     rows = inspect(folder, capsys)
     assert rows['classes'] == ['15'] and rows['images'] == ['300']
     assert rows['per class'][0] == '20 to 20, median 20'
-    assert [text.split() for text in rows['per class'][1:]] == [['20', 'to', '49', '#' * inspect_folder.BAR, '15']]
-    assert rows['pixels'] == ['12x12 (285), 36x24 (15)'] and rows['colours'] == ['RGB (285), grey (15)']
-    assert rows['at 84x84'] == ['7 MB, 300 smaller images enlarged, the square in the centre of 15 that are not square']
+    assert [text.split() for text in rows['per class'][1:]] == [
+        ['20', 'to', '49', '#' * inspect_folder.BAR, '15']
+    ]
+    assert rows['pixels'] == ['12x12 (285), 36x24 (15)'] and rows['colours'] == [
+        'RGB (285), grey (15)'
+    ]
+    assert rows['at 84x84'] == [
+        '7 MB, 300 smaller images enlarged, the square in the centre of 15 that are not square'
+    ]
     assert rows['split'][0].startswith('train 5, val 5, test 5 classes, by their names')
     split = split_by_name([*NAMES, 'm', 'n', 'o'])
     for part in ('train', 'val', 'test'):
         assert rows[part] == [', '.join(sorted(name for name in split if split[name] == part))]
     assert 'few' in rows['note'][0] and 'maml_tf.adapt' in rows['note'][0]
-    assert rows[''] == ['To train, 5-way 1-shot:', '    run_maml.py --datasource=directory '
-                        f"--data_dir='{folder}' --num_classes=5 --update_batch_size=1 --train_query=15"]
+    assert rows[''] == [
+        'To train, 5-way 1-shot:',
+        '    run_maml.py --datasource=directory '
+        f"--data_dir='{folder}' --num_classes=5 --update_batch_size=1 --train_query=15",
+    ]
     assert not {'unreadable', 'duplicates', 'left out', 'tasks'} & set(rows)
     # What it proposes can be had.
     directory(folder, 84, way=5, least={'train': 16, 'val': 2, 'test': 2})
@@ -71,23 +82,32 @@ def test_everything_that_can_be_amiss(folder, capsys):
     (folder / NAMES[6] / '0.png').rename(folder / NAMES[6] / 'inner' / '0.png')
     rows = inspect(folder, capsys)
     assert rows['classes'] == ['15'] and rows['images'] == ['288']
-    assert rows['nested'] == [f'1 image in folders inside class folders, which count for the class, such as '
-                              f'{folder / NAMES[6]}/inner/0.png']
+    assert rows['nested'] == [
+        f'1 image in folders inside class folders, which count for the class, such as '
+        f'{folder / NAMES[6]}/inner/0.png'
+    ]
     assert rows['smallest'][0].startswith(f'{NAMES[7]} (3), {NAMES[1]} (20)')
     assert [text.split()[-1] for text in rows['per class'][1:]] == ['1', '0', '0', '14']
-    assert rows['pixels'][0].endswith('90x90 (1), 100x200 (1)') and 'RGB with transparency (1)' in rows['colours'][0]
+    assert (
+        rows['pixels'][0].endswith('90x90 (1), 100x200 (1)')
+        and 'RGB with transparency (1)' in rows['colours'][0]
+    )
     assert '1 photo turned upright as the camera noted' in rows['at 84x84'][0]
     assert rows['left out'][:3] == [
-        '1 image in no class folder: loose.png', '1 class without images: nothing',
+        '1 image in no class folder: loose.png',
+        '1 class without images: nothing',
         '5 other files: .heic (2), hidden (1), without ending (1), .db (1) '
-        '(.heic, .tif and the like can be converted to JPEG or PNG)']
+        '(.heic, .tif and the like can be converted to JPEG or PNG)',
+    ]
     assert rows['unreadable'][0] == '1 file, which training leaves out'
     assert rows['unreadable'][1].startswith(f'  {folder / NAMES[1] / "0.png"}: not a whole image')
     across, first, within, second = rows['duplicates']
     assert across.startswith('1 image in more than one class')
     assert first == f'  {folder / NAMES[2] / "0.png"} = {folder / NAMES[3] / "same.png"}'
     assert within.startswith('1 image more than once in a class')
-    assert second == '  ' + ' = '.join(str(folder / NAMES[4] / f'{name}.png') for name in ('0', 'again', 'and again'))
+    assert second == '  ' + ' = '.join(
+        str(folder / NAMES[4] / f'{name}.png') for name in ('0', 'again', 'and again')
+    )
 
 
 def test_a_small_class_does_not_make_all_tasks_small(tmp_path, capsys):
@@ -96,7 +116,9 @@ def test_a_small_class_does_not_make_all_tasks_small(tmp_path, capsys):
     small = next(name for name in names if split_by_name(names)[name] == 'train')
     (tmp_path / small / '0.png').unlink()
     rows = inspect(tmp_path, capsys)
-    assert rows['left out'] == [f'1 class with fewer images than a task takes of each: {small} (5 of 6)']
+    assert rows['left out'] == [
+        f'1 class with fewer images than a task takes of each: {small} (5 of 6)'
+    ]
     assert rows[''][1].endswith('--train_query=5') and 'note' not in rows
 
 
@@ -138,33 +160,54 @@ def test_what_cannot_be_trained_on(tmp_path, capsys):
     rows = inspect(tmp_path / 'few', capsys, expect=1)
     assert rows['classes'] == ['4'] and rows['images'] == ['16']  # The report comes all the same.
     assert len(rows['']) == 1 and re.match(
-        r'Cannot be trained on: .*few: 4 classes .* takes 6.* python -m maml_tf.adapt .* --support=', rows[''][0])
+        r'Cannot be trained on: .*few: 4 classes .* takes 6.* python -m maml_tf.adapt .* '
+        r'--support=',
+        rows[''][0],
+    )
     write_classes(tmp_path / 'single', NAMES, count=1)
-    assert 'has 0 classes with 2 images or more' in inspect(tmp_path / 'single', capsys, expect=1)[''][0]
+    assert (
+        'has 0 classes with 2 images or more'
+        in inspect(tmp_path / 'single', capsys, expect=1)[''][0]
+    )
     (tmp_path / 'bare' / 'a').mkdir(parents=True)
     assert '0 classes with images' in inspect(tmp_path / 'bare', capsys, expect=1)[''][0]
     for path in (tmp_path / 'few' / NAMES[0]).iterdir():
         path.write_bytes(b'')
     rows = inspect(tmp_path / 'few', capsys, expect=1)
     assert rows['unreadable'][0].startswith('4 files')
-    assert inspect(tmp_path / 'missing', capsys, expect=1)[''][0].endswith('missing: no such folder')
+    assert inspect(tmp_path / 'missing', capsys, expect=1)[''][0].endswith(
+        'missing: no such folder'
+    )
 
 
 def test_the_command_starts_without_tensorflow(folder):
-    run = lambda *arguments: subprocess.run([sys.executable, *arguments], cwd=ROOT, text=True, capture_output=True)
+    run = lambda *arguments: subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, text=True, capture_output=True
+    )
     printed = run('-X', 'importtime', '-m', 'maml_tf.inspect_folder', str(folder))
     assert printed.returncode == 0 and 'To train' in printed.stdout
     assert 'PIL.Image' in printed.stderr and 'tensorflow' not in printed.stderr
     assert 'usage' in run('-m', 'maml_tf.inspect_folder', '--help').stdout
     printed = run('-m', 'maml_tf.inspect_folder', str(folder / NAMES[0]))
-    assert printed.returncode == 1 and printed.stdout.startswith('Cannot be trained on: ') and not printed.stderr
+    assert (
+        printed.returncode == 1
+        and printed.stdout.startswith('Cannot be trained on: ')
+        and not printed.stderr
+    )
 
 
 def test_names_in_any_bytes(tmp_path):
     """A name that is not UTF-8, as old archives hold, and a terminal that knows only ASCII."""
     write_classes(tmp_path / 'set', ['é', '猫', *NAMES], count=2)
-    (tmp_path / 'set' / NAMES[0]).rename(tmp_path / 'set' / b'caf\xe9'.decode('utf-8', 'surrogateescape'))
-    printed = subprocess.run([sys.executable, '-m', 'maml_tf.inspect_folder', str(tmp_path / 'set')], cwd=ROOT,
-                             text=True, capture_output=True, env={'PYTHONIOENCODING': 'ascii', 'PATH': ''})
+    (tmp_path / 'set' / NAMES[0]).rename(
+        tmp_path / 'set' / b'caf\xe9'.decode('utf-8', 'surrogateescape')
+    )
+    printed = subprocess.run(
+        [sys.executable, '-m', 'maml_tf.inspect_folder', str(tmp_path / 'set')],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env={'PYTHONIOENCODING': 'ascii', 'PATH': ''},
+    )
     assert printed.returncode == 0, printed.stderr
     assert 'caf\\udce9' in printed.stdout and '\\u732b' in printed.stdout

@@ -1,15 +1,17 @@
-"""Keras models inside MAML: finite differences, the task-stacked networks, and what must be refused."""
+"""Keras models inside MAML: finite differences, the task-stacked networks, and what must be
+refused."""
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
 
-from maml_tf.algorithms.maml import MAML
+from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import Task
 from maml_tf.errors import UserError
-from maml_tf.keras_network import ExactNormalization, KerasNetwork
-from maml_tf.networks import ConvNet, FullyConnected
+from maml_tf.networks.keras_network import ExactNormalization, KerasNetwork
+from maml_tf.networks.reference import ConvNet, FullyConnected
 from maml_tf.objectives import Classification
 
 WAY = 3
@@ -28,7 +30,9 @@ def double_precision():
 
 
 def mlp():
-    return keras.Sequential([keras.Input((5,)), layers.Dense(6, 'tanh'), layers.Dropout(.5), layers.Dense(WAY)])
+    return keras.Sequential(
+        [keras.Input((5,)), layers.Dense(6, 'tanh'), layers.Dropout(0.5), layers.Dense(WAY)]
+    )
 
 
 def cnn(filters=(3, 4)):
@@ -37,8 +41,14 @@ def cnn(filters=(3, 4)):
     x = inputs = keras.Input((7, 7, 2))
     for layer in first:
         x = layer(x)
-    x = keras.Sequential([keras.Input(x.shape[1:]), layers.Conv2D(filters[1], 3, 2, 'same'),
-                          layers.BatchNormalization(center=False), layers.ReLU()])(x)
+    x = keras.Sequential(
+        [
+            keras.Input(x.shape[1:]),
+            layers.Conv2D(filters[1], 3, 2, 'same'),
+            layers.BatchNormalization(center=False),
+            layers.ReLU(),
+        ]
+    )(x)
     return keras.Model(inputs, layers.Dense(WAY)(layers.GlobalAveragePooling2D()(x)))
 
 
@@ -48,9 +58,18 @@ def lstm():
 
 def normalised():
     """Layer normalisation over several axes, group normalisation over another than the last."""
-    return keras.Sequential([keras.Input((4, 6)), layers.Dense(6, 'tanh'), layers.LayerNormalization(axis=[1, 2]),
-                             layers.GroupNormalization(groups=2, axis=1), layers.GroupNormalization(groups=3),
-                             layers.Flatten(), layers.LayerNormalization(), layers.Dense(WAY)])
+    return keras.Sequential(
+        [
+            keras.Input((4, 6)),
+            layers.Dense(6, 'tanh'),
+            layers.LayerNormalization(axis=[1, 2]),
+            layers.GroupNormalization(groups=2, axis=1),
+            layers.GroupNormalization(groups=3),
+            layers.Flatten(),
+            layers.LayerNormalization(),
+            layers.Dense(WAY),
+        ]
+    )
 
 
 MODELS = {'mlp': mlp, 'cnn': cnn, 'lstm': lstm, 'layer and group norm': normalised}
@@ -64,14 +83,15 @@ def random_task(shape, tasks=2):
 
 
 def learner_of(network, inner_steps=2):
-    return MAML(network, Classification(), inner_lr=.05, inner_steps=inner_steps, dtype='float64')
+    return MAML(network, Classification(), inner_lr=0.05, inner_steps=inner_steps, dtype='float64')
 
 
 def shaken(model):
-    """The model, its weights moved: zero offsets would sit on ReLU's kink, scales of one hide a missing scale."""
+    """The model, its weights moved: zero offsets would sit on ReLU's kink, scales of one hide a
+    missing scale."""
     rng = np.random.default_rng(2)
     for variable in model.trainable_variables:
-        variable.assign(variable + rng.normal(size=variable.shape) * .3)
+        variable.assign(variable + rng.normal(size=variable.shape) * 0.3)
     return model
 
 
@@ -91,14 +111,15 @@ def assert_close(actual, expected, tolerance=1e-9):
 
 
 def assert_finite_differences(learner, task, moves, epsilon=1e-6):
-    """Along one random direction per entry of `moves`, each a list of places of the variables that it moves."""
+    """Along one random direction per entry of `moves`, each a list of places of the variables that
+    it moves."""
     gradients, loss = meta_gradients(learner, task), graph(lambda: learner.meta_loss(task)[0])
     variables, rng = learner.trainable_variables, np.random.default_rng(3)
     scale = max(np.abs(g).max() for g in gradients)
     for moved in moves:
         start = {i: variables[i].numpy() for i in moved}
         direction = {i: rng.normal(size=value.shape) for i, value in start.items()}
-        norm = np.sqrt(sum(np.sum(step ** 2) for step in direction.values()))
+        norm = np.sqrt(sum(np.sum(step**2) for step in direction.values()))
         ends = []
         for sign in (1, -1):
             for i in moved:
@@ -115,19 +136,26 @@ def assert_finite_differences(learner, task, moves, epsilon=1e-6):
 def test_meta_gradient_agrees_with_finite_differences(model):
     model = shaken(MODELS[model]())
     learner = learner_of(KerasNetwork(model))
-    assert_finite_differences(learner, random_task(model.input_shape[1:]),
-                              [[i] for i in range(len(learner.trainable_variables))])
+    assert_finite_differences(
+        learner,
+        random_task(model.input_shape[1:]),
+        [[i] for i in range(len(learner.trainable_variables))],
+    )
 
 
 def test_meta_gradient_of_a_keras_application():
-    model = keras.applications.MobileNet((32, 32, 3), alpha=.25, weights=None, classes=WAY, classifier_activation=None)
+    model = keras.applications.MobileNet(
+        (32, 32, 3), alpha=0.25, weights=None, classes=WAY, classifier_activation=None
+    )
     learner = learner_of(KerasNetwork(model), inner_steps=1)
     everything = range(len(learner.trainable_variables))
     # Batch norm upon batch norm makes a rugged loss: steps of 1e-6 cross the kinks of ReLU.
     assert_finite_differences(learner, random_task((32, 32, 3)), [everything] * 3, epsilon=1e-8)
 
 
-@pytest.mark.parametrize('model, unroll_tasks', [('mlp', True), ('mlp', False), ('cnn', False), ('lstm', True)])
+@pytest.mark.parametrize(
+    'model, unroll_tasks', [('mlp', True), ('mlp', False), ('cnn', False), ('lstm', True)]
+)
 def test_compiled_equals_uncompiled(model, unroll_tasks):
     model = MODELS[model]()
     learner = learner_of(KerasNetwork(model, unroll_tasks=unroll_tasks), inner_steps=1)
@@ -141,40 +169,69 @@ def test_compiled_equals_uncompiled(model, unroll_tasks):
 def test_tasks_do_not_touch_each_other():
     """Nor does it matter whether they are unrolled or run in a loop in the graph."""
     model, task = cnn(), random_task((7, 7, 2), tasks=3)
-    unrolled, looped = (learner_of(KerasNetwork(model, unroll_tasks=unroll), inner_steps=1) for unroll in (True, False))
+    unrolled, looped = (
+        learner_of(KerasNetwork(model, unroll_tasks=unroll), inner_steps=1)
+        for unroll in (True, False)
+    )
     one_task = graph(unrolled.meta_gradients)
-    one_by_one = [one_task(task.map(lambda part: part[t:t + 1]))[0] for t in range(3)]
+    one_by_one = [one_task(task.map(lambda part: part[t : t + 1]))[0] for t in range(3)]
     expected = [np.mean(gradients, axis=0) for gradients in zip(*one_by_one)]
     assert_close(meta_gradients(unrolled, task), expected)
     assert_close(meta_gradients(looped, task), expected)
 
 
 def keras_fully_connected():
-    return keras.Sequential([keras.Input((2, 3)), layers.Flatten(), layers.Dense(7, 'relu'), layers.Dense(6, 'relu'),
-                             layers.Dense(WAY)])
+    return keras.Sequential(
+        [
+            keras.Input((2, 3)),
+            layers.Flatten(),
+            layers.Dense(7, 'relu'),
+            layers.Dense(6, 'relu'),
+            layers.Dense(WAY),
+        ]
+    )
 
 
 def keras_conv_net():
-    blocks = [layer for _ in range(4) for layer in (
-        layers.Conv2D(3, 3, 2, 'same'), layers.BatchNormalization(scale=False), layers.ReLU())]
-    return keras.Sequential([keras.Input((9, 9, 2)), *blocks, layers.GlobalAveragePooling2D(), layers.Dense(WAY)])
+    blocks = [
+        layer
+        for _ in range(4)
+        for layer in (
+            layers.Conv2D(3, 3, 2, 'same'),
+            layers.BatchNormalization(scale=False),
+            layers.ReLU(),
+        )
+    ]
+    return keras.Sequential(
+        [keras.Input((9, 9, 2)), *blocks, layers.GlobalAveragePooling2D(), layers.Dense(WAY)]
+    )
 
 
 STACKED_NAMES = {
     keras_fully_connected: ['w1', 'b1', 'w2', 'b2', 'w3', 'b3'],
-    keras_conv_net: [name for i in range(4) for name in (f'conv{i + 1}', f'b{i + 1}', f'norm{i}_beta')] + ['w5', 'b5'],
+    keras_conv_net: [
+        name for i in range(4) for name in (f'conv{i + 1}', f'b{i + 1}', f'norm{i}_beta')
+    ]
+    + ['w5', 'b5'],
 }
 
 
-@pytest.mark.parametrize('model, stacked', [(keras_fully_connected, FullyConnected((2, 3), WAY, (7, 6))),
-                                            (keras_conv_net, ConvNet((9, 9, 2), WAY, 3))])
+@pytest.mark.parametrize(
+    'model, stacked',
+    [
+        (keras_fully_connected, FullyConnected((2, 3), WAY, (7, 6))),
+        (keras_conv_net, ConvNet((9, 9, 2), WAY, 3)),
+    ],
+)
 def test_same_meta_gradient_as_the_task_stacked_network(model, stacked):
     names, model = STACKED_NAMES[model], shaken(model())
     from_keras, expected = learner_of(KerasNetwork(model)), learner_of(stacked)
     for name, variable in zip(names, model.trainable_variables, strict=True):
         expected.meta_weights[name].assign(variable)
     task = random_task(model.input_shape[1:])
-    gradients = dict(zip((v.name for v in expected.trainable_variables), meta_gradients(expected, task)))
+    gradients = dict(
+        zip((v.name for v in expected.trainable_variables), meta_gradients(expected, task))
+    )
     assert_close(meta_gradients(from_keras, task), [gradients[name] for name in names])
     adapted = [from_keras.network.adapted(name) for name in from_keras.meta_weights]
     assert adapted == [stacked.adapted(name) for name in names]
@@ -185,10 +242,12 @@ def test_meta_learning_leaves_the_model_as_it_was():
     before, config, task = model.get_weights(), model.get_config(), random_task((7, 7, 2))
     outputs = model(task.support_x[0], training=False)
     learner = learner_of(KerasNetwork(model))
-    for meta_weight, weight in zip(learner.trainable_variables, model.trainable_variables, strict=True):
+    for meta_weight, weight in zip(
+        learner.trainable_variables, model.trainable_variables, strict=True
+    ):
         np.testing.assert_array_equal(meta_weight, weight)
     gradients, _ = learner.meta_gradients(task)
-    keras.optimizers.SGD(1.).apply(gradients, learner.trainable_variables)
+    keras.optimizers.SGD(1.0).apply(gradients, learner.trainable_variables)
     assert np.abs(learner.trainable_variables[0] - before[0]).max() > 1e-3
     for weight, value in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, value)
@@ -204,16 +263,22 @@ def test_compiled_model_is_accepted():
 
 
 def test_frozen_batch_normalization_keeps_its_moving_statistics():
-    model = keras.Sequential([keras.Input((5,)), layers.Dense(4), layers.BatchNormalization(), layers.Dense(WAY)])
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(4), layers.BatchNormalization(), layers.Dense(WAY)]
+    )
     norm = model.layers[1]
-    norm.set_weights(np.array([[1., 2., 3., 4.], [0., 1., 0., 1.], [1., 2., 1., 2.], [2., 1., 2., 1.]]))
+    norm.set_weights(
+        np.array(
+            [[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 0.0, 1.0], [1.0, 2.0, 1.0, 2.0], [2.0, 1.0, 2.0, 1.0]]
+        )
+    )
     x = random_task((5,)).support_x
     batch = KerasNetwork(model)
     norm.trainable = False
     frozen = KerasNetwork(model)
     expected = tf.stack([model(x[t], training=False) for t in range(2)])
     np.testing.assert_allclose(frozen.forward(x, frozen.construct_weights(0)), expected, rtol=1e-12)
-    assert np.abs(batch.forward(x, batch.construct_weights(0)) - expected).max() > .1
+    assert np.abs(batch.forward(x, batch.construct_weights(0)) - expected).max() > 0.1
 
 
 @pytest.mark.parametrize('model', [cnn, lstm, normalised])
@@ -222,25 +287,37 @@ def test_numbers_of_tasks_and_examples_may_be_unknown(model):
     model = model()
     learner, task = learner_of(KerasNetwork(model)), random_task(model.input_shape[1:])
     unknown = [tf.TensorSpec([None, None, *part.shape[2:]], part.dtype) for part in task[:4]]
-    outputs = graph(lambda *parts: learner.query_outputs(Task(*parts)), input_signature=unknown)(*task[:4])
+    outputs = graph(lambda *parts: learner.query_outputs(Task(*parts)), input_signature=unknown)(
+        *task[:4]
+    )
     assert_close(outputs, learner.query_outputs(task))
 
 
-@pytest.mark.parametrize('norm', [
-    lambda: layers.BatchNormalization(axis=1), lambda: layers.LayerNormalization(axis=[1, -1]),
-    lambda: layers.GroupNormalization(3), lambda: layers.GroupNormalization(2, axis=1, scale=False)])
+@pytest.mark.parametrize(
+    'norm',
+    [
+        lambda: layers.BatchNormalization(axis=1),
+        lambda: layers.LayerNormalization(axis=[1, -1]),
+        lambda: layers.GroupNormalization(3),
+        lambda: layers.GroupNormalization(2, axis=1, scale=False),
+    ],
+)
 def test_exact_normalization_differs_from_keras_in_its_derivatives_only(norm):
     norm, x = norm(), random_task((4, 6)).support_x[0]
     exact = ExactNormalization(norm)
     exact.build(x.shape)
     shaken(exact)
-    np.testing.assert_allclose(exact(x), norm(x, training=True) if 'batch' in norm.name else norm(x), rtol=1e-9)
+    np.testing.assert_allclose(
+        exact(x), norm(x, training=True) if 'batch' in norm.name else norm(x), rtol=1e-9
+    )
 
 
 def test_masked_steps_do_not_enter_batch_statistics():
     norm, x = layers.BatchNormalization(), random_task((4, 6)).support_x[0]
     mask = tf.constant([[True, True, False, False], [True, True, True, False]] * 3)
-    np.testing.assert_allclose(ExactNormalization(norm)(x, mask=mask), norm(x, training=True, mask=mask), rtol=1e-5)
+    np.testing.assert_allclose(
+        ExactNormalization(norm)(x, mask=mask), norm(x, training=True, mask=mask), rtol=1e-5
+    )
 
 
 class Subclassed(keras.Model):
@@ -266,18 +343,39 @@ def built(model):
 def test_subclassed_model_that_wraps_its_normalization():
     model = shaken(built(Subclassed(ExactNormalization(layers.BatchNormalization()))))
     learner = learner_of(KerasNetwork(model))
-    assert_finite_differences(learner, random_task((5,)), [[i] for i in range(len(learner.trainable_variables))])
+    assert_finite_differences(
+        learner, random_task((5,)), [[i] for i in range(len(learner.trainable_variables))]
+    )
     assert [learner.network.adapted(name) for name in learner.meta_weights].count(False) == 2
 
 
-@pytest.mark.parametrize('model, message', [
-    (lambda: keras.Sequential([layers.Dense(WAY)]), 'not built'),
-    (lambda: keras.Model(*[[keras.Input((2,)), keras.Input((2,))]] * 2), '2 inputs'),
-    (lambda: built(Subclassed(layers.BatchNormalization())), 'wrap it'),
-    (lambda: built(keras.Sequential([Subclassed(layers.LayerNormalization())])), 'wrap it'),
-    (lambda: built(keras.Sequential([layers.Dense(WAY), OwnBatchNormalization()])), 'OwnBatchNormalization'),
-    (lambda: keras.Sequential([keras.Input((4, 5)), layers.TimeDistributed(layers.BatchNormalization())]), 'wrap it'),
-], ids=['unbuilt', 'two inputs', 'subclassed model', 'subclassed inside', 'subclassed layer', 'time distributed'])
+@pytest.mark.parametrize(
+    'model, message',
+    [
+        (lambda: keras.Sequential([layers.Dense(WAY)]), 'not built'),
+        (lambda: keras.Model(*[[keras.Input((2,)), keras.Input((2,))]] * 2), '2 inputs'),
+        (lambda: built(Subclassed(layers.BatchNormalization())), 'wrap it'),
+        (lambda: built(keras.Sequential([Subclassed(layers.LayerNormalization())])), 'wrap it'),
+        (
+            lambda: built(keras.Sequential([layers.Dense(WAY), OwnBatchNormalization()])),
+            'OwnBatchNormalization',
+        ),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((4, 5)), layers.TimeDistributed(layers.BatchNormalization())]
+            ),
+            'wrap it',
+        ),
+    ],
+    ids=[
+        'unbuilt',
+        'two inputs',
+        'subclassed model',
+        'subclassed inside',
+        'subclassed layer',
+        'time distributed',
+    ],
+)
 def test_refused(model, message):
     with pytest.raises(UserError, match=message) as error:
         KerasNetwork(model())

@@ -1,9 +1,10 @@
 """Task-stacked layers and their derivatives against TensorFlow's ordinary ones, task by task."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import layers
+from maml_tf.ops import layers
 
 RNG = np.random.default_rng(0)
 
@@ -33,16 +34,23 @@ def assert_same_derivatives(function, reference, x, w):
 def test_stacked_convolution_and_both_derivatives(stride, sides, channels):
     assert_same_derivatives(
         lambda x, kernel: layers.conv3x3(x, kernel, stride),
-        lambda x, kernel: tf.stack([tf.nn.conv2d(x[t], kernel[t], stride, 'SAME') for t in range(2)]),
-        RNG.normal(size=(2, 3, *sides, channels)), RNG.normal(size=(2, 3, 3, channels, 5)))
+        lambda x, kernel: tf.stack(
+            [tf.nn.conv2d(x[t], kernel[t], stride, 'SAME') for t in range(2)]
+        ),
+        RNG.normal(size=(2, 3, *sides, channels)),
+        RNG.normal(size=(2, 3, 3, channels, 5)),
+    )
 
 
 @pytest.mark.parametrize('examples', [3, 20])
 def test_linear_and_both_derivatives(examples):
     bias = tf.constant(RNG.normal(size=(2, 5)))
     assert_same_derivatives(
-        lambda x, w: layers.linear(x, w, bias), lambda x, w: tf.matmul(x, w) + bias[:, None],
-        RNG.normal(size=(2, examples, 4)), RNG.normal(size=(2, 4, 5)))
+        lambda x, w: layers.linear(x, w, bias),
+        lambda x, w: tf.matmul(x, w) + bias[:, None],
+        RNG.normal(size=(2, examples, 4)),
+        RNG.normal(size=(2, 4, 5)),
+    )
 
 
 def plain_batch_norm(x, pool):
@@ -59,7 +67,9 @@ def test_batch_norm_and_both_derivatives(pool, sides):
     assert_same_derivatives(
         lambda x, scale: layers.batch_norm(x * scale, beta, pool=pool),
         lambda x, scale: plain_batch_norm(x * scale, pool) + beta[:, None, None, None],
-        RNG.normal(size=(2, 3, *sides, 4)), RNG.normal(size=4) + 2)
+        RNG.normal(size=(2, 3, *sides, 4)),
+        RNG.normal(size=4) + 2,
+    )
 
 
 def test_batch_norm_has_a_third_derivative():
@@ -78,8 +88,11 @@ def test_batch_norm_has_a_third_derivative():
         return outer.gradient(value, x)
 
     zero = tf.zeros(2, x.dtype)
-    np.testing.assert_allclose(third(lambda x: layers.batch_norm(x, zero)),
-                               third(lambda x: layers.normalise(x, [1], 1e-3)), rtol=1e-7)
+    np.testing.assert_allclose(
+        third(lambda x: layers.batch_norm(x, zero)),
+        third(lambda x: layers.normalise(x, [1], 1e-3)),
+        rtol=1e-7,
+    )
 
 
 def test_shared_convolution_equals_stacked():
@@ -109,10 +122,19 @@ def test_norms_by_hand():
     beta, gamma = beta.astype('float32'), gamma.astype('float32')
     for t in range(2):
         mean, variance = x[t].mean((0, 1, 2)), x[t].var((0, 1, 2))
-        np.testing.assert_allclose(layers.batch_norm(tf.constant(x), tf.constant(beta))[t],
-                                   (x[t] - mean) / np.sqrt(variance + 1e-3) + beta[t], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            layers.batch_norm(tf.constant(x), tf.constant(beta))[t],
+            (x[t] - mean) / np.sqrt(variance + 1e-3) + beta[t],
+            rtol=1e-4,
+            atol=1e-5,
+        )
         for example in range(3):
             image = x[t, example]
             np.testing.assert_allclose(
-                layers.layer_norm(tf.constant(x), tf.constant(gamma), tf.constant(beta))[t, example],
-                (image - image.mean()) / image.std() * gamma[t] + beta[t], rtol=1e-4, atol=1e-5)
+                layers.layer_norm(tf.constant(x), tf.constant(gamma), tf.constant(beta))[
+                    t, example
+                ],
+                (image - image.mean()) / image.std() * gamma[t] + beta[t],
+                rtol=1e-4,
+                atol=1e-5,
+            )

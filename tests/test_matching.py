@@ -1,4 +1,6 @@
-"""Matching Networks against NumPy written from the equations, step by step, and by finite differences."""
+"""Matching Networks against NumPy written from the equations, step by step, and by finite
+differences."""
+
 import keras
 import metric_oracle as oracle
 import numpy as np
@@ -7,9 +9,9 @@ import tensorflow as tf
 from test_conformance import source_for
 from test_prototypical import CLASSES, SIDE, WAY, check_gradient, float64, one_hot, random_task
 
-from maml_tf.algorithms.matching import TEMPERATURES, Matching
-from maml_tf.context_embeddings import FullContext, pseudo_random_order
-from maml_tf.encoders import conv4
+from maml_tf.algorithms.metric.matching import TEMPERATURES, Matching
+from maml_tf.networks.context_embeddings import FullContext, pseudo_random_order
+from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import MeanClassification
 
 FEATURES = 6
@@ -24,7 +26,7 @@ def weights_of(lstm):
     return [np.array(variable) for variable in lstm]
 
 
-@pytest.mark.parametrize('temperature', [None, 3.])
+@pytest.mark.parametrize('temperature', [None, 3.0])
 @pytest.mark.parametrize('similarity', TEMPERATURES)
 @pytest.mark.parametrize('classes', CLASSES.values(), ids=CLASSES)
 def test_probabilities_and_loss_against_numpy(similarity, temperature, classes):
@@ -54,10 +56,11 @@ def test_far_queries_keep_a_finite_loss():
 
 
 def test_bare_cosines_are_floored():
-    """Why there is a temperature: cosines from 0 to 1 allow no more than 0.40 among 5 and 0.13 among 20."""
-    for way, most in ((5, .405), (20, .125)):
+    """Why there is a temperature: cosines from 0 to 1 allow no more than 0.40 among 5 and 0.13
+    among 20."""
+    for way, most in ((5, 0.405), (20, 0.125)):
         orthogonal = np.eye(way, dtype=np.float32)[None]
-        for temperature, reached in ((1., most), (None, 1)):
+        for temperature, reached in ((1.0, most), (None, 1)):
             learner = make(temperature=temperature)
             outputs = learner.compare(learner.summarise(orthogonal, orthogonal), orthogonal)
             assert np.exp(outputs[0, 0, 0]) == pytest.approx(reached, abs=1e-3)
@@ -65,7 +68,8 @@ def test_bare_cosines_are_floored():
 
 @pytest.fixture(scope='module')
 def context():
-    """Full context embeddings with weights larger than initial ones, and embeddings: the second task has filling."""
+    """Full context embeddings with weights larger than initial ones, and embeddings: the second
+    task has filling."""
     keras.utils.set_random_seed(0)
     rng, layer = np.random.default_rng(2), FullContext(FEATURES, 1)
     for variable in layer.variables:
@@ -81,7 +85,9 @@ def test_context_of_the_support_set_against_numpy(context):
     g = layer.of_support(tf.constant(support), tf.constant(counts)).numpy()
     for i in range(2):
         there = counts[i] > 0
-        expected = oracle.fce_g(support[i][there], weights_of(layer.forward), weights_of(layer.backward))
+        expected = oracle.fce_g(
+            support[i][there], weights_of(layer.forward), weights_of(layer.backward)
+        )
         np.testing.assert_allclose(g[i][there], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -90,24 +96,33 @@ def test_context_of_queries_against_numpy_step_by_step(context):
     layer, support, queries, counts = context
     for steps in range(1, 5):
         layer.steps = steps
-        f = layer.of_queries(tf.constant(queries), tf.constant(support), tf.constant(counts)).numpy()
+        f = layer.of_queries(
+            tf.constant(queries), tf.constant(support), tf.constant(counts)
+        ).numpy()
         for i in range(2):
             for q in range(4):
-                last, every, _ = oracle.fce_f(queries[i, q], support[i][counts[i] > 0], 4, weights_of(layer.reading))
+                last, every, _ = oracle.fce_f(
+                    queries[i, q], support[i][counts[i] > 0], 4, weights_of(layer.reading)
+                )
                 np.testing.assert_allclose(f[i, q], every[steps - 1], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(last, every[-1])
 
 
 def test_whole_learner_with_context_against_numpy():
-    """Embeddings in, probabilities out, in the order that the images decide; the state is in the order given."""
+    """Embeddings in, probabilities out, in the order that the images decide; the state is in the
+    order given."""
     learner, task = make(fce=True), random_task(np.random.default_rng(3))
     outputs = learner.query_outputs(task)[0].numpy()
-    attention = learner.attention(learner.adapt(task.support_x, task.support_y), task.query_x).numpy()
+    attention = learner.attention(
+        learner.adapt(task.support_x, task.support_y), task.query_x
+    ).numpy()
     order = pseudo_random_order(task.support_x, task.support_y).numpy()
     assert (order != np.arange(5)).any()
     layer = learner.context
     for i in range(2):
-        support, queries = (learner.embed(x[i:i + 1])[0].numpy() for x in (task.support_x, task.query_x))
+        support, queries = (
+            learner.embed(x[i : i + 1])[0].numpy() for x in (task.support_x, task.query_x)
+        )
         g = oracle.fce_g(support[order[i]], weights_of(layer.forward), weights_of(layer.backward))
         f = [oracle.fce_f(query, g, 3, weights_of(layer.reading))[0] for query in queries]
         labels = task.support_y[i].numpy()[order[i]]
@@ -119,40 +134,51 @@ def test_whole_learner_with_context_against_numpy():
     np.testing.assert_allclose(attention @ task.support_y.numpy(), np.exp(outputs), rtol=1e-4)
 
 
-@pytest.mark.parametrize('kwargs', [{}, {'similarity': 'squared_l2'}, {'fce': True},
-                                    {'fce': True, 'similarity': 'dot'}], ids=str)
+@pytest.mark.parametrize(
+    'kwargs',
+    [{}, {'similarity': 'squared_l2'}, {'fce': True}, {'fce': True, 'similarity': 'dot'}],
+    ids=str,
+)
 def test_gradient_agrees_with_finite_differences(kwargs):
     with float64():
         check_gradient(make(**kwargs), random_task(np.random.default_rng(4), np.float64))
 
 
 def test_pseudo_random_order():
-    """A function of the set and not of its order, the filling last; over many sets every place is as likely."""
+    """A function of the set and not of its order, the filling last; over many sets every place is
+    as likely."""
     rng = np.random.default_rng(5)
-    images = (rng.random((300, 6, 8, 8, 1)) < .2).astype(np.float32)
+    images = (rng.random((300, 6, 8, 8, 1)) < 0.2).astype(np.float32)
     labels = np.tile(one_hot([0, 1, 2, 0, 1, 2]), (300, 1, 1))
     orders = pseudo_random_order(tf.constant(images), tf.constant(labels)).numpy()
     assert (np.sort(orders, axis=1) == np.arange(6)).all()
     counts = np.stack([(orders == k).sum(0) for k in range(6)])
-    assert np.square(counts - 50).sum() / 50 < 60  # chi squared with 25 degrees of freedom: 59.2 is 1 in 10000.
+    assert (
+        np.square(counts - 50).sum() / 50 < 60
+    )  # chi squared with 25 degrees of freedom: 59.2 is 1 in 10000.
     shuffle = rng.permutation(6)
     shuffled = pseudo_random_order(tf.constant(images[:, shuffle]), tf.constant(labels)).numpy()
     np.testing.assert_array_equal(shuffle[shuffled], orders)
     # Not a fixed ranking of the images: beside others, two of them may change places.
     before = [np.argsort(order)[0] < np.argsort(order)[1] for order in orders]
-    images[:, 5] = rng.random((300, 8, 8, 1)) < .2
+    images[:, 5] = rng.random((300, 8, 8, 1)) < 0.2
     after = pseudo_random_order(tf.constant(images), tf.constant(labels)).numpy()
-    swapped = np.mean([(np.argsort(order)[0] < np.argsort(order)[1]) != was for order, was in zip(after, before)])
-    assert .4 < swapped < .6
+    swapped = np.mean(
+        [(np.argsort(order)[0] < np.argsort(order)[1]) != was for order, was in zip(after, before)]
+    )
+    assert 0.4 < swapped < 0.6
     labels[:, 3] = 0
     filled = pseudo_random_order(tf.constant(images), tf.constant(labels)).numpy()
     assert (filled[:, -1] == 3).all()
-    alone = pseudo_random_order(tf.constant(np.delete(images, 3, 1)), tf.constant(np.delete(labels, 3, 1))).numpy()
+    alone = pseudo_random_order(
+        tf.constant(np.delete(images, 3, 1)), tf.constant(np.delete(labels, 3, 1))
+    ).numpy()
     np.testing.assert_array_equal(np.delete(np.arange(6), 3)[alone], filled[:, :5])
 
 
 def test_how_much_the_order_of_reading_matters():
-    """The dependence that the pseudo-random order takes away: changes of the probabilities over ten orders."""
+    """The dependence that the pseudo-random order takes away: changes of the probabilities over ten
+    orders."""
     keras.utils.set_random_seed(0)
     learner, spec = Matching.tiny()
     task = source_for(learner, spec).tasks('test', spec, 0)(0, 8)
@@ -160,8 +186,13 @@ def test_how_much_the_order_of_reading_matters():
     rng, probabilities = np.random.default_rng(6), []
     for _ in range(10):
         order = rng.permutation(embedded.shape[1])
-        state = learner.summarise(tf.gather(embedded, order, axis=1), tf.gather(task.support_y, order, axis=1))
+        state = learner.summarise(
+            tf.gather(embedded, order, axis=1), tf.gather(task.support_y, order, axis=1)
+        )
         probabilities.append(np.exp(learner.compare(state, query)))
     changes = np.ptp(probabilities, axis=0)
-    print(f'over ten orders a probability changes by {changes.mean():.3f}, at most by {changes.max():.3f}')
+    print(
+        f'over ten orders a probability changes by {changes.mean():.3f}, at most by '
+        f'{changes.max():.3f}'
+    )
     assert changes.mean() > 1e-3

@@ -1,4 +1,6 @@
-"""The real Omniglot where it is prepared (beside the project, or in TFDS's own directory), in every convention."""
+"""The real Omniglot where it is prepared (beside the project, or in TFDS's own directory), in every
+convention."""
+
 import subprocess
 import sys
 import zlib
@@ -9,8 +11,8 @@ import tensorflow as tf
 from golden import SHARED
 from PIL import Image
 
-from maml_tf.episodes.omniglot import Convention, omniglot
-from maml_tf.episodes.splits import class_names
+from maml_tf.datasets.omniglot import Convention, omniglot
+from maml_tf.datasets.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 
@@ -25,7 +27,9 @@ def test_split_lists(split):
     assert len(set().union(*lists.values())) == 1623, 'disjoint and complete'
     alphabets = {part: {name.split('/')[0] for name in listed} for part, listed in lists.items()}
     if split == 'lake':
-        assert [len(names) for names in alphabets.values()] == [30, 20] and not alphabets['train'] & alphabets['test']
+        assert [len(names) for names in alphabets.values()] == [30, 20] and not alphabets[
+            'train'
+        ] & alphabets['test']
     if split == 'vinyals':
         assert [len(names) for names in alphabets.values()] == [33, 5, 13]
         assert alphabets['train'] & alphabets['test'] == {'Gurmukhi'}
@@ -37,14 +41,20 @@ def test_a_wrong_directory_is_named_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-needs_data = pytest.mark.skipif(not DATA.exists(), reason='no prepared Omniglot beside the project; test_episodes.py '
-                                'tests the same path on made-up images')
+needs_data = pytest.mark.skipif(
+    not DATA.exists(),
+    reason='no prepared Omniglot beside the project; test_episodes.py '
+    'tests the same path on made-up images',
+)
 
 
 @pytest.fixture(scope='module')
 def source():
     if not DATA.exists():
-        pytest.skip('no prepared Omniglot beside the project; test_episodes.py tests the same path on made-up images')
+        pytest.skip(
+            'no prepared Omniglot beside the project; test_episodes.py tests the same path on '
+            'made-up images'
+        )
     return omniglot(str(DATA))
 
 
@@ -52,13 +62,16 @@ def source():
 def some_drawings():
     """25 drawings as TFDS has them: [(Alphabet/characterNN, uint8 [105, 105], dark ink)]."""
     import tensorflow_datasets as tfds
+
     train = tfds.load('omniglot', split='train', data_dir=str(DATA))
     names = tfds.builder('omniglot', data_dir=str(DATA)).info.features['label'].names
     drawings = []
     for example in train.take(25):
         alphabet, number = names[example['label']].rsplit('_', 1)
         assert number == str(int(example['alphabet_char_id']))
-        drawings.append((f'{alphabet}/character{int(number) + 1:02d}', example['image'].numpy()[..., 0]))
+        drawings.append(
+            (f'{alphabet}/character{int(number) + 1:02d}', example['image'].numpy()[..., 0])
+        )
     return drawings
 
 
@@ -73,25 +86,32 @@ def images_of(source, name):
 
 
 def test_pixels_are_nearest_neighbour_samples(source, some_drawings):
-    pick = ((np.arange(28) + .5) * 105 / 28).astype(int)
+    pick = ((np.arange(28) + 0.5) * 105 / 28).astype(int)
     for name, drawing in some_drawings:
         expected = 255 - drawing[pick][:, pick]
         assert any(np.array_equal(expected, image) for image in images_of(source, name))
     images = source.split('val').images
-    assert set(np.unique(images)) == {0, 255} and np.mean(images) < 40  # ink is 255, there is little of it
+    assert (
+        set(np.unique(images)) == {0, 255} and np.mean(images) < 40
+    )  # ink is 255, there is little of it
 
 
 @needs_data
-@pytest.mark.parametrize('convention', [
-    Convention('lake', side=105), Convention('vinyals', side=20, ink='dark', resize='lanczos')],
-    ids=lambda convention: f'{convention.split}-{convention.side}')
+@pytest.mark.parametrize(
+    'convention',
+    [Convention('lake', side=105), Convention('vinyals', side=20, ink='dark', resize='lanczos')],
+    ids=lambda convention: f'{convention.split}-{convention.side}',
+)
 def test_other_conventions(convention, some_drawings):
     source = omniglot(str(DATA), convention)
     assert [len(source.split(split).sizes) for split in source.splits] == SIZES[convention.split]
     size = (convention.side, convention.side)
     for name, drawing in some_drawings:
-        small = drawing if convention.side == 105 else np.asarray(
-            Image.fromarray(drawing).resize(size, Image.Resampling.LANCZOS))
+        small = (
+            drawing
+            if convention.side == 105
+            else np.asarray(Image.fromarray(drawing).resize(size, Image.Resampling.LANCZOS))
+        )
         expected = 255 - small if convention.ink == 'bright' else small
         assert any(np.array_equal(expected, image) for image in images_of(source, name))
     if convention.split == 'lake':
@@ -104,7 +124,7 @@ def test_tasks(source):
     assert all(set(source.split(split).sizes) == {20} for split in ('train', 'val', 'test'))
     task = source.tasks('test', EpisodeSpec(way=20, shot=1, query=1), seed=1)(0, 2)
     assert task.support_x.shape == (2, 20, 28, 28, 1) and task.query_y.shape == (2, 20, 20)
-    assert set(np.unique(task.support_x)) == {0., 1.}
+    assert set(np.unique(task.support_x)) == {0.0, 1.0}
     np.testing.assert_array_equal(tf.argmax(task.query_y, -1)[0], range(20))
 
 
@@ -119,16 +139,23 @@ def test_rotations_as_classes_quadruple_them(source):
     vinyals = omniglot(str(DATA), Convention('vinyals'))
     assert vinyals.tasks('train', EpisodeSpec(60, 1, 1), 0).pick.candidates == 4112
     rotated_in_training_only = omniglot(str(DATA), Convention('vinyals', test_rotations='none'))
-    assert [rotated_in_training_only.tasks(split, EpisodeSpec(5, 1, 1), 0).pick.candidates
-            for split in ('train', 'val', 'test')] == [4112, 172, 423]
+    assert [
+        rotated_in_training_only.tasks(split, EpisodeSpec(5, 1, 1), 0).pick.candidates
+        for split in ('train', 'val', 'test')
+    ] == [4112, 172, 423]
     assert vinyals.tasks('trainval', EpisodeSpec(5, 1, 1), 0).pick.candidates == 4 * 1200
 
 
 def test_the_same_pixels_in_another_process(source):
-    program = ('import zlib, numpy as np; from maml_tf import quiet; quiet.import_tensorflow(); '
-               'from maml_tf.episodes.omniglot import omniglot; from maml_tf.episodes.task import EpisodeSpec; '
-               f'task = omniglot({str(DATA)!r}).tasks("test", EpisodeSpec(5, 1, 1), 1)(7, 2); '
-               'print(zlib.crc32(np.asarray(task.query_x).tobytes()))')
-    printed = subprocess.run([sys.executable, '-c', program], check=True, capture_output=True, text=True).stdout
+    program = (
+        'import zlib, numpy as np; from maml_tf import quiet; quiet.import_tensorflow(); '
+        'from maml_tf.datasets.omniglot import omniglot; from maml_tf.episodes.task import '
+        'EpisodeSpec; '
+        f'task = omniglot({str(DATA)!r}).tasks("test", EpisodeSpec(5, 1, 1), 1)(7, 2); '
+        'print(zlib.crc32(np.asarray(task.query_x).tobytes()))'
+    )
+    printed = subprocess.run(
+        [sys.executable, '-c', program], check=True, capture_output=True, text=True
+    ).stdout
     batch = source.tasks('test', EpisodeSpec(5, 1, 1), 1)(0, 12)
     assert int(printed) == zlib.crc32(batch.query_x[7:9].numpy().tobytes())

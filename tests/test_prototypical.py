@@ -1,4 +1,6 @@
-"""Prototypical Networks and what metric learners share: against NumPy, finite differences, and Keras."""
+"""Prototypical Networks and what metric learners share: against NumPy, finite differences, and
+Keras."""
+
 import contextlib
 import json
 import types
@@ -9,14 +11,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import embedding_plots
-from maml_tf.algorithms.prototypical import COSINE_SCALE, Prototypical
-from maml_tf.encoders import BatchNorm, conv4
+from maml_tf.algorithms.metric.prototypical import COSINE_SCALE, Prototypical
+from maml_tf.algorithms.metric.zero_shot import ZeroShotPrototypical
 from maml_tf.episodes.task import Task
 from maml_tf.errors import UserError
-from maml_tf.export_embedding import export_embedding
+from maml_tf.evaluation import embedding_plots
+from maml_tf.networks.encoders import BatchNorm, conv4
 from maml_tf.objectives import MeanClassification, Regression
-from maml_tf.zero_shot import ZeroShotPrototypical
+from maml_tf.saving.export_embedding import export_embedding
 
 WAY, SIDE = 3, 16
 # Of the support examples, -1 for filling.
@@ -46,13 +48,19 @@ def test_outputs_and_loss_against_numpy(learner, distance, classes):
     """Labels in any order, with filling among them, and with a class that has no support."""
     rng, learner.distance = np.random.default_rng(1), distance
     support, queries = (rng.normal(size=(n, 6)).astype(np.float32) for n in (5, 4))
-    labels, query_labels = one_hot(classes), one_hot([2, 0, 0, 2] if 1 not in classes else [2, 0, 1, -1])
+    labels, query_labels = (
+        one_hot(classes),
+        one_hot([2, 0, 0, 2] if 1 not in classes else [2, 0, 1, -1]),
+    )
     state = learner.summarise(support[None], labels[None])
     outputs = learner.compare(state, queries[None]).numpy()[0]
     there = sorted(set(classes) - {-1})
     centres = oracle.prototypes(support, labels[:, there])
-    expected = oracle.squared_euclidean_logits(queries, centres) if distance == 'euclidean' else \
-        oracle.cosine_logits(queries, centres, COSINE_SCALE)
+    expected = (
+        oracle.squared_euclidean_logits(queries, centres)
+        if distance == 'euclidean'
+        else oracle.cosine_logits(queries, centres, COSINE_SCALE)
+    )
     np.testing.assert_allclose(outputs[:, there], expected, rtol=1e-4, atol=1e-5)
     assert (np.delete(outputs, there, axis=1) < -1e8).all()
     mask = query_labels.max(-1)
@@ -67,7 +75,10 @@ def numpy_encoder(learner, images):
     x, values = images, {name: np.array(value) for name, value in learner.named_variables().items()}
     for block in '1234':
         x = oracle.conv2d_same(x, values[f'conv{block}_kernel'], values[f'conv{block}_bias'])
-        norm = [values[f'norm{block}_{name}'] for name in ('moving_mean', 'moving_variance', 'gamma', 'beta')]
+        norm = [
+            values[f'norm{block}_{name}']
+            for name in ('moving_mean', 'moving_variance', 'gamma', 'beta')
+        ]
         # The paper's order; the encoder's, pooling before ReLU, is to be the same.
         x = oracle.max_pool2x2(np.maximum(oracle.batch_norm_running(x, *norm, epsilon=1e-5), 0))
     return x.reshape(len(x), -1)
@@ -80,9 +91,13 @@ def test_whole_learner_against_numpy(learner):
     task = random_task(rng)
     outputs = learner.query_outputs(task)[0].numpy()
     for i in range(2):
-        support, queries = (numpy_encoder(learner, x[i].numpy()) for x in (task.support_x, task.query_x))
+        support, queries = (
+            numpy_encoder(learner, x[i].numpy()) for x in (task.support_x, task.query_x)
+        )
         centres = oracle.prototypes(support, task.support_y[i].numpy())
-        np.testing.assert_allclose(outputs[i], oracle.squared_euclidean_logits(queries, centres), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            outputs[i], oracle.squared_euclidean_logits(queries, centres), rtol=1e-3, atol=1e-4
+        )
 
 
 @contextlib.contextmanager
@@ -108,7 +123,8 @@ def test_gradient_agrees_with_finite_differences(tasks, distance):
 
 
 def check_gradient(learner, task, probes=2, step=1e-6):
-    """Some entries of every variable's gradient against central differences of the meta-loss, in float64."""
+    """Some entries of every variable's gradient against central differences of the meta-loss, in
+    float64."""
     rng = np.random.default_rng(0)
     gradients = learner.meta_gradients(task)[0]
     loss = tf.function(lambda: learner.meta_loss(task)[0], autograph=False)
@@ -124,17 +140,23 @@ def check_gradient(learner, task, probes=2, step=1e-6):
                 ends.append(float(loss()))
             variable.assign(value)
             difference = (ends[0] - ends[1]) / (2 * step)
-            assert gradient.flat[place] == pytest.approx(difference, rel=1e-4, abs=1e-7), variable.path
+            assert gradient.flat[place] == pytest.approx(difference, rel=1e-4, abs=1e-7), (
+                variable.path
+            )
 
 
 def test_batch_norm_equals_kerass_and_pytorchs_averages():
-    """Outputs and gradients as Keras' layer, the averages of the unbiased variance; float64 as float32."""
+    """Outputs and gradients as Keras' layer, the averages of the unbiased variance; float64 as
+    float32."""
     rng = np.random.default_rng(4)
     x, weights = rng.normal(2, 3, (4, 3, 5, 6)), rng.normal(size=(4, 3, 5, 6))
     gamma, beta = rng.normal(size=(2, 6))
     results = []
-    for layer, dtype in ((keras.layers.BatchNormalization(momentum=.9, epsilon=1e-5), 'float32'),
-                         (BatchNorm(), 'float32'), (BatchNorm(dtype='float64'), 'float64')):
+    for layer, dtype in (
+        (keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5), 'float32'),
+        (BatchNorm(), 'float32'),
+        (BatchNorm(dtype='float64'), 'float64'),
+    ):
         layer.build(x.shape)
         layer.gamma.assign(gamma)
         layer.beta.assign(beta)
@@ -150,7 +172,7 @@ def test_batch_norm_equals_kerass_and_pytorchs_averages():
         np.testing.assert_allclose(ours, keras_s, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(ours, float64, rtol=1e-4, atol=1e-5)
     for ours in results[1:]:
-        np.testing.assert_allclose(ours[5], .9 + .1 * x.var((0, 1, 2), ddof=1), rtol=1e-5)
+        np.testing.assert_allclose(ours[5], 0.9 + 0.1 * x.var((0, 1, 2), ddof=1), rtol=1e-5)
         expected = oracle.batch_norm_running(x, ours[4], ours[5], gamma, beta, epsilon=1e-5)
         np.testing.assert_allclose(ours[6], expected, rtol=1e-4, atol=1e-5)
 
@@ -163,7 +185,7 @@ def test_running_averages_move_once_a_task_and_only_in_training(learner):
     together = np.array(moving)
     moving.assign(start)
     for i in range(2):
-        learner.meta_loss(task.map(lambda x: x[i:i + 1]))
+        learner.meta_loss(task.map(lambda x: x[i : i + 1]))
     np.testing.assert_allclose(moving, together, rtol=1e-5)
     assert np.abs(together - start).max() > 1e-4
 
@@ -180,7 +202,8 @@ def test_transductive_batch_norm_sees_the_other_queries(learner):
 
 
 def test_parameters_of_the_published_encoder():
-    """Protocol: 111,936 trainable weights with one channel, 113,088 with three; 64 and 1600 features."""
+    """Protocol: 111,936 trainable weights with one channel, 113,088 with three; 64 and 1600
+    features."""
     for shape, weights, features in (((28, 28, 1), 111936, 64), ((84, 84, 3), 113088, 1600)):
         encoder = conv4(shape)
         assert sum(v.shape.num_elements() for v in encoder.trainable_variables) == weights
@@ -198,8 +221,12 @@ def test_exported_embedding(learner, tmp_path):
     serve = tf.saved_model.load(str(tmp_path / 'embedding')).signatures['serving_default']
     images = np.random.default_rng(7).random((3, SIDE, SIDE, 1)).astype(np.float32)
     for n in (1, 3):
-        np.testing.assert_allclose(serve(images=tf.constant(images[:n]))['embeddings'],
-                                   learner.embed(images[None, :n])[0], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            serve(images=tf.constant(images[:n]))['embeddings'],
+            learner.embed(images[None, :n])[0],
+            rtol=1e-4,
+            atol=1e-6,
+        )
     content = json.loads((tmp_path / 'embedding' / 'maml_tf.json').read_text())
     assert content == {'input_shape': [SIDE, SIDE, 1], 'embedding_shape': [8], 'iteration': 7}
     with pytest.raises(UserError, match='exists'):
@@ -209,28 +236,39 @@ def test_exported_embedding(learner, tmp_path):
 def zero_shot_task(rng, way, attributes, features):
     """Features are a linear function of the class's attributes, and noise."""
     mixing = np.random.default_rng(0).normal(size=(attributes, features))
+
     def draw(tasks=4, queries=3):
         classes = rng.normal(size=(tasks, way, attributes))
         labels = np.tile(np.eye(way).repeat(queries, 0), (tasks, 1, 1))
         x = labels @ classes @ mixing + rng.normal(size=(tasks, way * queries, features))
         order = rng.permutation(way)  # Rows of attributes in any order, as their labels say.
         support_y = np.tile(np.eye(way)[order], (tasks, 1, 1))
-        return Task(*(tf.constant(part, tf.float32) for part in (classes[:, order], support_y, x, labels)))
+        return Task(
+            *(tf.constant(part, tf.float32) for part in (classes[:, order], support_y, x, labels))
+        )
+
     return draw
 
 
 def test_zero_shot():
-    """Against NumPy, and it learns to tell apart classes that it has never seen by their attributes alone."""
+    """Against NumPy, and it learns to tell apart classes that it has never seen by their attributes
+    alone."""
     keras.utils.set_random_seed(0)
     draw = zero_shot_task(np.random.default_rng(8), 5, 12, 20)
     learner, task = ZeroShotPrototypical(12, 20, 16), draw()
     outputs = learner(task._asdict())
-    weights, offset, image_weights, image_offset = (np.array(v) for v in learner.trainable_variables)
+    weights, offset, image_weights, image_offset = (
+        np.array(v) for v in learner.trainable_variables
+    )
     for i in range(4):
         rows = task.support_x[i].numpy() @ weights + offset
-        centres = oracle.prototypes(rows / np.linalg.norm(rows, axis=1, keepdims=True), task.support_y[i].numpy())
+        centres = oracle.prototypes(
+            rows / np.linalg.norm(rows, axis=1, keepdims=True), task.support_y[i].numpy()
+        )
         queries = task.query_x[i].numpy() @ image_weights + image_offset
-        np.testing.assert_allclose(outputs[i], oracle.squared_euclidean_logits(queries, centres), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            outputs[i], oracle.squared_euclidean_logits(queries, centres), rtol=1e-4, atol=1e-4
+        )
     optimizer, test = keras.optimizers.Adam(3e-3), draw(50)
     optimizer.build(learner.trainable_variables)
     before = np.mean(learner.query_metrics(test)[1])
@@ -241,7 +279,7 @@ def test_zero_shot():
 
     for _ in range(300):
         step(draw())
-    assert np.mean(learner.query_metrics(test)[1]) > .9 > .5 > before
+    assert np.mean(learner.query_metrics(test)[1]) > 0.9 > 0.5 > before
 
 
 def test_projection_keeps_what_two_directions_hold():
@@ -251,7 +289,9 @@ def test_projection_keeps_what_two_directions_hold():
     projected, shares = embedding_plots.project(*(points @ plane.T + 5 for points in flat))
     assert sum(shares) == pytest.approx(1) and shares[0] > shares[1]
     distances = lambda points: np.linalg.norm(points[:, None] - points[None], axis=-1)
-    np.testing.assert_allclose(distances(np.concatenate(projected)), distances(np.concatenate(flat)), atol=1e-9)
+    np.testing.assert_allclose(
+        distances(np.concatenate(projected)), distances(np.concatenate(flat)), atol=1e-9
+    )
 
 
 def test_pictures(tmp_path):
@@ -259,10 +299,21 @@ def test_pictures(tmp_path):
     labels, query_labels = np.eye(5).repeat(2, 0), np.eye(5).repeat(6, 0)
     centres = 4 * rng.normal(size=(5, 8))
     embedding_plots.episode_embedding(
-        tmp_path / 'episode.png', labels @ centres + rng.normal(size=(10, 8)), labels,
-        query_labels @ centres + rng.normal(size=(30, 8)), query_labels, [f'alphabet/{k}' for k in range(5)], centres)
+        tmp_path / 'episode.png',
+        labels @ centres + rng.normal(size=(10, 8)),
+        labels,
+        query_labels @ centres + rng.normal(size=(30, 8)),
+        query_labels,
+        [f'alphabet/{k}' for k in range(5)],
+        centres,
+    )
     attention = rng.random((30, 10)) + 3 * query_labels @ labels.T
-    embedding_plots.similarity_matrix(tmp_path / 'attention.png', attention / attention.sum(1, keepdims=True),
-                                      query_labels.argmax(1), labels.argmax(1), 'Attention')
+    embedding_plots.similarity_matrix(
+        tmp_path / 'attention.png',
+        attention / attention.sum(1, keepdims=True),
+        query_labels.argmax(1),
+        labels.argmax(1),
+        'Attention',
+    )
     for name in ('episode', 'attention'):
         assert (tmp_path / f'{name}.png').read_bytes()[:4] == b'\x89PNG'

@@ -1,4 +1,6 @@
-"""Relation Network against plain loops: both networks, scores, loss, clipping, gradients; and its zero-shot form."""
+"""Relation Network against plain loops: both networks, scores, loss, clipping, gradients; and its
+zero-shot form."""
+
 import types
 
 import keras
@@ -7,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import zero_shot_relation
-from maml_tf.algorithms.relation import CLIP, Relation
+from maml_tf.algorithms.metric import zero_shot_relation
+from maml_tf.algorithms.metric.relation import CLIP, Relation
 from maml_tf.episodes.task import Task
 from maml_tf.errors import UserError
 from maml_tf.objectives import Classification, Regression, RelationScores
@@ -19,7 +21,10 @@ EPSILON = 1e-5
 
 @pytest.fixture
 def float64():
-    for dtype in ('float64', 'float32'):  # of the weights, and of what a keras.Input makes of its inputs
+    for dtype in (
+        'float64',
+        'float32',
+    ):  # of the weights, and of what a keras.Input makes of its inputs
         keras.config.set_dtype_policy(dtype)
         keras.config.set_floatx(dtype)
         if dtype == 'float64':
@@ -36,22 +41,26 @@ def small_learner(side=22, transductive=True):
     """Two filters; all weights and averages somewhere, not where they start."""
     learner = Relation((side, side, 1), 2, transductive)
     for variable in learner.variables:
-        variable.assign(variable + np.abs(RNG.normal(size=variable.shape)) * .3)
+        variable.assign(variable + np.abs(RNG.normal(size=variable.shape)) * 0.3)
     return learner
 
 
 def test_parameter_counts():
     count = lambda variables: sum(int(np.prod(v.shape)) for v in variables)
-    for shape, of_encoder, of_relation, maps in [((28, 28, 1), 111_936, 111_505, 5),
-                                                 ((84, 84, 3), 113_088, 115_601, 19)]:
+    for shape, of_encoder, of_relation, maps in [
+        ((28, 28, 1), 111_936, 111_505, 5),
+        ((84, 84, 3), 113_088, 115_601, 19),
+    ]:
         learner = Relation(shape)
         assert count(learner.encoder.trainable_variables) == of_encoder
         assert count(learner.trainable_variables) == of_encoder + of_relation
         assert learner.encoder.output_shape == (None, maps, maps, 64)
-    kernels = {name: v.numpy() for name, v in learner.named_variables().items() if name.endswith('kernel')}
+    kernels = {
+        name: v.numpy() for name, v in learner.named_variables().items() if name.endswith('kernel')
+    }
     for i in range(1, 7):
-        assert kernels[f'conv{i}_kernel'].std() == pytest.approx((2 / (9 * 64)) ** .5, rel=.05)
-    assert kernels['fc1_kernel'].std() == pytest.approx(.01, rel=.05)
+        assert kernels[f'conv{i}_kernel'].std() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
+    assert kernels['fc1_kernel'].std() == pytest.approx(0.01, rel=0.05)
     assert (learner.named_variables()['fc1_bias'].numpy() == 1).all()
 
 
@@ -75,7 +84,12 @@ def plain_scores(weights, task, running, unpadded=False):
     valid, same = oracle.conv2d_valid, oracle.conv2d_same
     maps = []
     for x in (task.support_x[0].numpy(), task.query_x[0].numpy()):
-        for number, convolve, pool in [(1, valid, True), (2, valid, True), (3, same, False), (4, same, False)]:
+        for number, convolve, pool in [
+            (1, valid, True),
+            (2, valid, True),
+            (3, same, False),
+            (4, same, False),
+        ]:
             x = block(x, weights, number, convolve, pool, running)
         maps.append(x)
     pairs = oracle.relation_pairs(maps[0], task.support_y[0].numpy(), maps[1])
@@ -83,7 +97,9 @@ def plain_scores(weights, task, running, unpadded=False):
     for number in (5, 6):
         x = block(x, weights, number, valid if unpadded else same, True, running)
     hidden = np.maximum(x.reshape(len(x), -1) @ weights['fc1_kernel'] + weights['fc1_bias'], 0)
-    return oracle.sigmoid(hidden @ weights['fc2_kernel'] + weights['fc2_bias']).reshape(pairs.shape[:2])
+    return oracle.sigmoid(hidden @ weights['fc2_kernel'] + weights['fc2_bias']).reshape(
+        pairs.shape[:2]
+    )
 
 
 @pytest.mark.parametrize('side, transductive', [(22, True), (22, False), (46, True)])
@@ -94,8 +110,11 @@ def test_both_networks_equal_the_loops(side, transductive, float64):
     expected = plain_scores(weights, task, running=not transductive, unpadded=side == 46)
     outputs = learner.query_outputs(task)[-1]
     np.testing.assert_allclose(tf.sigmoid(outputs)[0], expected, rtol=1e-8)
-    np.testing.assert_allclose(learner.query_metrics(task)[0][0, 0], oracle.relation_mse(expected, task.query_y[0]),
-                               rtol=1e-8)
+    np.testing.assert_allclose(
+        learner.query_metrics(task)[0][0, 0],
+        oracle.relation_mse(expected, task.query_y[0]),
+        rtol=1e-8,
+    )
     if transductive:  # Training uses the same statistics.
         loss = oracle.relation_mse(expected, task.query_y[0])
         np.testing.assert_allclose(learner.meta_loss(task)[0], loss, rtol=1e-8)
@@ -129,40 +148,68 @@ def test_loss_and_probabilities():
     labels[3] = 0
     objective, scores = RelationScores(), oracle.sigmoid(outputs[..., :3])
     losses = objective.loss(tf.constant(labels[None]), tf.constant(outputs), shots=1)
-    np.testing.assert_allclose(losses[:, 0], [oracle.relation_mse(s[0], labels[:, :3]) for s in scores], rtol=1e-9)
+    np.testing.assert_allclose(
+        losses[:, 0], [oracle.relation_mse(s[0], labels[:, :3]) for s in scores], rtol=1e-9
+    )
     probabilities = objective.probabilities(tf.constant(outputs)).numpy()
-    np.testing.assert_allclose(probabilities[..., :3], scores / scores.sum(-1, keepdims=True), rtol=1e-9)
+    np.testing.assert_allclose(
+        probabilities[..., :3], scores / scores.sum(-1, keepdims=True), rtol=1e-9
+    )
     assert not probabilities[..., 3].any()
 
 
 @pytest.mark.parametrize('transductive', [True, False])
 def test_filling_counts_for_nothing(transductive, float64):
     """A task of two ways, filled up to three, predicts and loses as the task of two ways does."""
-    learner, small, junk = small_learner(transductive=transductive), task_of(22, 2, 1, 2), task_of(22, 1, 1, 2)
+    learner, small, junk = (
+        small_learner(transductive=transductive),
+        task_of(22, 2, 1, 2),
+        task_of(22, 1, 1, 2),
+    )
     labels = lambda y, k: tf.pad(y, [[0, 0], [0, k], [0, 1]])
-    filled = Task(tf.concat([small.support_x, junk.support_x], 1), labels(small.support_y, 1),
-                  tf.concat([small.query_x, junk.query_x], 1), labels(small.query_y, 2),
-                  tf.constant([[1., 1, 0]], tf.float64), tf.constant([[1., 1, 1, 1, 0, 0]], tf.float64))
-    np.testing.assert_allclose(learner.query_outputs(filled)[..., :4, :2], learner.query_outputs(small), rtol=1e-8)
-    np.testing.assert_allclose(learner.query_metrics(filled), learner.query_metrics(small), rtol=1e-8)
+    filled = Task(
+        tf.concat([small.support_x, junk.support_x], 1),
+        labels(small.support_y, 1),
+        tf.concat([small.query_x, junk.query_x], 1),
+        labels(small.query_y, 2),
+        tf.constant([[1.0, 1, 0]], tf.float64),
+        tf.constant([[1.0, 1, 1, 1, 0, 0]], tf.float64),
+    )
+    np.testing.assert_allclose(
+        learner.query_outputs(filled)[..., :4, :2], learner.query_outputs(small), rtol=1e-8
+    )
+    np.testing.assert_allclose(
+        learner.query_metrics(filled), learner.query_metrics(small), rtol=1e-8
+    )
     np.testing.assert_allclose(learner.meta_loss(filled)[0], learner.meta_loss(small)[0], rtol=1e-8)
 
 
 def test_each_network_is_clipped_by_itself():
     learner = small_learner()
     names = [v.path.split('/')[0] for v in learner.trainable_variables]
-    for sizes in ({'encoder': 3., 'relation': .1}, {'encoder': .1, 'relation': 3.}):
-        gradients = [tf.constant(RNG.normal(size=v.shape) * sizes['encoder' if name == 'encoder' else 'relation'])
-                     for v, name in zip(learner.trainable_variables, names)]
+    for sizes in ({'encoder': 3.0, 'relation': 0.1}, {'encoder': 0.1, 'relation': 3.0}):
+        gradients = [
+            tf.constant(
+                RNG.normal(size=v.shape) * sizes['encoder' if name == 'encoder' else 'relation']
+            )
+            for v, name in zip(learner.trainable_variables, names)
+        ]
         clipped = learner.clip_gradients(gradients)
         for ours in (True, False):
-            before, after = (np.concatenate([np.ravel(g) for g, name in zip(values, names)
-                                             if (name == 'encoder') == ours])
-                             for values in (gradients, clipped))
-            np.testing.assert_allclose(after, before * min(1, CLIP / np.linalg.norm(before)), rtol=1e-6)
+            before, after = (
+                np.concatenate(
+                    [np.ravel(g) for g, name in zip(values, names) if (name == 'encoder') == ours]
+                )
+                for values in (gradients, clipped)
+            )
+            np.testing.assert_allclose(
+                after, before * min(1, CLIP / np.linalg.norm(before)), rtol=1e-6
+            )
     small = [g * 1e-6 for g in gradients]
-    np.testing.assert_array_equal(np.concatenate([np.ravel(g) for g in learner.clip_gradients(small)]),
-                                  np.concatenate([np.ravel(g) for g in small]))
+    np.testing.assert_array_equal(
+        np.concatenate([np.ravel(g) for g in learner.clip_gradients(small)]),
+        np.concatenate([np.ravel(g) for g in small]),
+    )
 
 
 def test_gradient_agrees_with_finite_differences(float64):
@@ -177,16 +224,19 @@ def test_gradient_agrees_with_finite_differences(float64):
         def moved(step):
             variable.assign(value + float(step) * direction)
             return loss()
-        slope = oracle.finite_difference_gradient(moved, 0., 1e-6)
+
+        slope = oracle.finite_difference_gradient(moved, 0.0, 1e-6)
         variable.assign(value)
         assert abs(slope - np.sum(direction * gradient)) < 1e-6 * scale, variable.path
 
 
 def test_from_flags():
-    flags = lambda transductive: types.SimpleNamespace(algorithm='relation', datasource='omniglot', num_filters=4,
-                                                       transductive=transductive)
+    flags = lambda transductive: types.SimpleNamespace(
+        algorithm='relation', datasource='omniglot', num_filters=4, transductive=transductive
+    )
     make = lambda side, objective=Classification(), transductive=None: Relation.from_flags(
-        flags(transductive), types.SimpleNamespace(input_shape=(side, side, 1)), objective)
+        flags(transductive), types.SimpleNamespace(input_shape=(side, side, 1)), objective
+    )
     assert make(28).transductive and make(28, transductive=True).transductive
     assert not make(28, transductive=False).transductive
     with pytest.raises(UserError, match='--image_size=20'):
@@ -202,37 +252,61 @@ def test_zero_shot_scores_and_loss(float64):
     w1, b1, w2, b2 = model.embedding.get_weights()
     (w3, b3), (w4, b4) = model.first.get_weights(), model.last.get_weights()
     embedded = np.maximum(np.maximum(attributes @ w1 + b1, 0) @ w2 + b2, 0)
-    expected = np.array([[oracle.sigmoid(np.maximum(np.concatenate([a, f]) @ w3 + b3, 0) @ w4 + b4)[0]
-                          for a in embedded] for f in features])
+    expected = np.array(
+        [
+            [
+                oracle.sigmoid(np.maximum(np.concatenate([a, f]) @ w3 + b3, 0) @ w4 + b4)[0]
+                for a in embedded
+            ]
+            for f in features
+        ]
+    )
     np.testing.assert_allclose(model.scores(attributes, features, batch=3), expected, rtol=1e-9)
     present = [0, 2, 3]
-    np.testing.assert_allclose(model.loss_of(attributes, features, labels),
-                               oracle.relation_mse(expected[:, present], np.eye(4)[labels][:, present]), rtol=1e-9)
+    np.testing.assert_allclose(
+        model.loss_of(attributes, features, labels),
+        oracle.relation_mse(expected[:, present], np.eye(4)[labels][:, present]),
+        rtol=1e-9,
+    )
 
 
 def test_zero_shot_sizes():
     sizes = [v.shape for v in zero_shot_relation.ZeroShotRelation().trainable_variables]
-    assert [tuple(s) for s in sizes if len(s) == 2] == [(312, 1200), (1200, 2048), (4096, 1200), (1200, 1)]
+    assert [tuple(s) for s in sizes if len(s) == 2] == [
+        (312, 1200),
+        (1200, 2048),
+        (4096, 1200),
+        (1200, 1),
+    ]
 
 
 def test_zero_shot_learns_to_tell_unseen_classes_apart():
-    """Features are a linear map of the attributes with noise: what holds for 40 classes holds for 5 others."""
+    """Features are a linear map of the attributes with noise: what holds for 40 classes holds for 5
+    others."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     attributes = rng.integers(0, 2, (45, 12)).astype(np.float32)
     labels = np.repeat(np.arange(45), 20)
-    features = np.maximum(attributes @ rng.normal(size=(12, 16)), 0)[labels] + rng.normal(size=(900, 16)) * .1
+    features = (
+        np.maximum(attributes @ rng.normal(size=(12, 16)), 0)[labels]
+        + rng.normal(size=(900, 16)) * 0.1
+    )
     features, seen = features.astype(np.float32), labels < 40
     model = zero_shot_relation.ZeroShotRelation(12, 16, 64)
     scores = lambda: model.scores(attributes[40:], features[~seen])
     unseen = lambda: zero_shot_relation.class_accuracy(scores(), labels[~seen] - 40)
     before = unseen()
-    losses = zero_shot_relation.train(model, attributes, features[seen], labels[seen], 800, learning_rate=1e-3)
+    losses = zero_shot_relation.train(
+        model, attributes, features[seen], labels[seen], 800, learning_rate=1e-3
+    )
     assert np.mean(losses[-50:]) < np.mean(losses[:50]) / 3
-    assert unseen() > max(.7, before), before
+    assert unseen() > max(0.7, before), before
 
 
 def test_zero_shot_accuracies():
     scores, labels = np.eye(3)[[0, 0, 1, 2, 2]], np.array([0, 0, 0, 0, 2])
-    assert zero_shot_relation.class_accuracy(scores, labels) == pytest.approx((.5 + 1) / 2)
-    assert zero_shot_relation.harmonic_mean(.6, .3) == pytest.approx(.4) and zero_shot_relation.harmonic_mean(0, 0) == 0
+    assert zero_shot_relation.class_accuracy(scores, labels) == pytest.approx((0.5 + 1) / 2)
+    assert (
+        zero_shot_relation.harmonic_mean(0.6, 0.3) == pytest.approx(0.4)
+        and zero_shot_relation.harmonic_mean(0, 0) == 0
+    )

@@ -1,30 +1,45 @@
 """Computed in shares, some tasks at a time, a meta-batch gives what it gives all at once."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import evaluate, shares, train
-from maml_tf.algorithms.maml import MAML
+from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import EpisodeSpec, Task
-from maml_tf.networks import ConvNet, FullyConnected
+from maml_tf.evaluation import evaluate
+from maml_tf.networks.reference import ConvNet, FullyConnected
 from maml_tf.objectives import Classification, Regression
+from maml_tf.training import shares, train
 
 SPEC, TASKS = EpisodeSpec(way=3, shot=1, query=2), 6
 
 
 def learner(**kwargs):
-    return MAML(ConvNet((9, 8, 1), SPEC.way, filters=4), Classification(), inner_lr=.1, inner_steps=2, **kwargs)
+    return MAML(
+        ConvNet((9, 8, 1), SPEC.way, filters=4),
+        Classification(),
+        inner_lr=0.1,
+        inner_steps=2,
+        **kwargs,
+    )
 
 
 @pytest.fixture(scope='module')
 def draw():
     """(start, count) -> Task, of twelve different tasks in turn."""
     rng = np.random.default_rng(0)
-    images = [tf.constant(rng.random((12, SPEC.way * n, 9, 8, 1), np.float32)) for n in (SPEC.shot, SPEC.query)]
-    labels = [tf.constant(np.tile(np.repeat(np.eye(SPEC.way, dtype=np.float32), n, 0), (12, 1, 1)))
-              for n in (SPEC.shot, SPEC.query)]
+    images = [
+        tf.constant(rng.random((12, SPEC.way * n, 9, 8, 1), np.float32))
+        for n in (SPEC.shot, SPEC.query)
+    ]
+    labels = [
+        tf.constant(np.tile(np.repeat(np.eye(SPEC.way, dtype=np.float32), n, 0), (12, 1, 1)))
+        for n in (SPEC.shot, SPEC.query)
+    ]
     arrays = images[0], labels[0], images[1], labels[1]
-    return lambda start, count: Task(*(tf.gather(x, (start + tf.range(count, dtype=tf.int64)) % 12) for x in arrays))
+    return lambda start, count: Task(
+        *(tf.gather(x, (start + tf.range(count, dtype=tf.int64)) % 12) for x in arrays)
+    )
 
 
 def zero():
@@ -32,7 +47,9 @@ def zero():
 
 
 def test_sizes_of_shares():
-    assert shares.share(32, 10) == 4  # six tasks of ten examples were wanted, and six do not divide 32
+    assert (
+        shares.share(32, 10) == 4
+    )  # six tasks of ten examples were wanted, and six do not divide 32
     assert shares.share(16, 40) == 2
     assert shares.share(4, 80) == 1
     assert shares.share(25, 20, at_most=7) == 5

@@ -1,4 +1,5 @@
 """Siamese networks against plain loops: scores, losses, pairs, the twins, gradients."""
+
 import types
 
 import keras
@@ -7,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.algorithms.siamese import DISTANCES, Siamese, koch, pairs
-from maml_tf.encoders import conv4
+from maml_tf.algorithms.metric.siamese import DISTANCES, Siamese, koch, pairs
 from maml_tf.episodes.task import Task
 from maml_tf.errors import UserError
+from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import Classification, Regression, SamePairs
 
 RNG = np.random.default_rng(0)
@@ -18,7 +19,10 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture
 def float64():
-    for dtype in ('float64', 'float32'):  # of the weights, and of what a keras.Input makes of its inputs
+    for dtype in (
+        'float64',
+        'float32',
+    ):  # of the weights, and of what a keras.Input makes of its inputs
         keras.config.set_dtype_policy(dtype)
         keras.config.set_floatx(dtype)
         if dtype == 'float64':
@@ -54,7 +58,9 @@ def test_scores(distance, float64):
         same = oracle.siamese_probability(queries[q], support[s], *plain(learner), distance)
         np.testing.assert_allclose(similarity[0, q, s], same, rtol=1e-9)
     probabilities = learner.objective.probabilities(outputs)
-    np.testing.assert_allclose(probabilities[:, :3], expected[:, :3] / expected[:, :3].sum(1, keepdims=True), rtol=1e-9)
+    np.testing.assert_allclose(
+        probabilities[:, :3], expected[:, :3] / expected[:, :3].sum(1, keepdims=True), rtol=1e-9
+    )
     assert not probabilities.numpy()[:, 3].any()
 
 
@@ -67,7 +73,9 @@ def test_loss_of_outputs():
     losses = SamePairs().loss(tf.constant(labels[None]), tf.constant(outputs), shots=1)
     assert losses.shape == (2, 1)
     for step in (0, 1):
-        expected = oracle.binary_cross_entropy(oracle.sigmoid(outputs[step, 0, :3, :3]).ravel(), labels[:3, :3].ravel())
+        expected = oracle.binary_cross_entropy(
+            oracle.sigmoid(outputs[step, 0, :3, :3]).ravel(), labels[:3, :3].ravel()
+        )
         np.testing.assert_allclose(losses[step, 0], expected, rtol=1e-9)
 
 
@@ -81,32 +89,46 @@ def test_pairs(ways):
     made = tf.concat([left, right - 100, same[..., None]], -1).numpy().astype(int)
     for task, n in enumerate(ways):
         found = [tuple(pair) for pair in made[task][np.tile(present[task], 2) > 0].tolist()]
-        assert sorted(found) == sorted([(c, c, 1) for c in range(n)] + [(c, (c + 1) % n, 0) for c in range(n)])
+        assert sorted(found) == sorted(
+            [(c, c, 1) for c in range(n)] + [(c, (c + 1) % n, 0) for c in range(n)]
+        )
 
 
 @pytest.mark.parametrize('shot, query', [(1, 1), (2, 3)])
 def test_loss_of_a_task(shot, query, float64):
     """Pairs of the first support and query image of each class, however they lie."""
-    learner = Siamese(conv4((16, 16, 1), 3), l2=(.1, .2, .3, .4, .5), distort=False)
+    learner = Siamese(conv4((16, 16, 1), 3), l2=(0.1, 0.2, 0.3, 0.4, 0.5), distort=False)
     way, task = 4, task_of((16, 16, 1), 4, shot, query)
     losses, right = [], []
     for t in range(2):
         firsts = np.concatenate([task.support_x[t, ::shot], task.query_x[t, ::query]])
         features = learner.encoder(firsts, training=True).numpy()
         a, b = features[:way], features[way:]
-        chosen = [(a[c], b[c], 1) for c in range(way)] + [(a[c], b[(c + 1) % way], 0) for c in range(way)]
+        chosen = [(a[c], b[c], 1) for c in range(way)] + [
+            (a[c], b[(c + 1) % way], 0) for c in range(way)
+        ]
         same = [oracle.siamese_probability(x, y, *plain(learner)) for x, y, _ in chosen]
         losses.append(oracle.binary_cross_entropy(same, [s for *_, s in chosen]))
-        right += [(p > .5) == s for p, (*_, s) in zip(same, chosen)]
-    penalty = sum(weight * np.square(kernel).sum() for weight, kernel in zip(learner.l2, [
-        *(layer.kernel for layer in learner.encoder.layers if hasattr(layer, 'kernel')), learner.kernel]))
+        right += [(p > 0.5) == s for p, (*_, s) in zip(same, chosen)]
+    penalty = sum(
+        weight * np.square(kernel).sum()
+        for weight, kernel in zip(
+            learner.l2,
+            [
+                *(layer.kernel for layer in learner.encoder.layers if hasattr(layer, 'kernel')),
+                learner.kernel,
+            ],
+        )
+    )
     loss, log = learner.meta_loss(task)
     np.testing.assert_allclose(log['post_loss'], np.mean(losses), rtol=1e-9)
     np.testing.assert_allclose(loss, np.mean(losses) + penalty, rtol=1e-9)
     np.testing.assert_allclose(log['post_accuracy'], np.mean(right))
     order = RNG.permutation(way * shot) if shot == 1 else np.arange(way * shot)
-    shuffled = task._replace(support_x=tf.gather(task.support_x, order, axis=1),
-                             support_y=tf.gather(task.support_y, order, axis=1))
+    shuffled = task._replace(
+        support_x=tf.gather(task.support_x, order, axis=1),
+        support_y=tf.gather(task.support_y, order, axis=1),
+    )
     np.testing.assert_allclose(learner.meta_loss(shuffled)[0], loss, rtol=1e-9)
 
 
@@ -116,15 +138,24 @@ def test_filling_counts_for_nothing(float64):
     junk = task_of((16, 16, 1), 2, 1, 1)
     images = lambda a, b: tf.concat([a, b], 1)
     labels = lambda y: tf.pad(y, [[0, 0], [0, 2], [0, 2]])
-    mask = tf.constant([[1., 1, 1, 0, 0]] * 2, tf.float64)
-    filled = Task(images(small.support_x, junk.support_x), labels(small.support_y),
-                  images(small.query_x, junk.query_x), labels(small.query_y), mask, mask)
+    mask = tf.constant([[1.0, 1, 1, 0, 0]] * 2, tf.float64)
+    filled = Task(
+        images(small.support_x, junk.support_x),
+        labels(small.support_y),
+        images(small.query_x, junk.query_x),
+        labels(small.query_y),
+        mask,
+        mask,
+    )
     np.testing.assert_allclose(learner.meta_loss(filled)[0], learner.meta_loss(small)[0], rtol=1e-9)
 
 
 def test_distortion_depends_on_the_task_alone():
     """Twice the same loss, and another one without."""
-    learner, task = Siamese(conv4((16, 16, 1), 4)), task_of((16, 16, 1), 4, 1, 1).map(lambda x: tf.cast(x, tf.float32))
+    learner, task = (
+        Siamese(conv4((16, 16, 1), 4)),
+        task_of((16, 16, 1), 4, 1, 1).map(lambda x: tf.cast(x, tf.float32)),
+    )
     loss = lambda: float(learner.meta_loss(task)[0])
     first = loss()
     assert loss() == first
@@ -135,9 +166,12 @@ def test_distortion_depends_on_the_task_alone():
 
 @pytest.mark.parametrize('distance', DISTANCES)
 def test_gradient_agrees_with_finite_differences(distance, float64):
-    learner, task = Siamese(conv4((16, 16, 1), 3), distance, l2=(.01,)), task_of((16, 16, 1), 4, 1, 1)
+    learner, task = (
+        Siamese(conv4((16, 16, 1), 3), distance, l2=(0.01,)),
+        task_of((16, 16, 1), 4, 1, 1),
+    )
     for variable in learner.trainable_variables:  # away from ReLU's kink
-        variable.assign(variable + RNG.normal(size=variable.shape) * .1)
+        variable.assign(variable + RNG.normal(size=variable.shape) * 0.1)
     gradients = tf.function(learner.meta_gradients, autograph=False)(task)[0]
     loss = tf.function(lambda: learner.meta_loss(task)[0], autograph=False)
     scale = max(np.abs(g).max() for g in gradients)
@@ -148,7 +182,8 @@ def test_gradient_agrees_with_finite_differences(distance, float64):
         def moved(step):
             variable.assign(value + float(step) * direction)
             return loss()
-        slope = oracle.finite_difference_gradient(moved, 0., 1e-6)
+
+        slope = oracle.finite_difference_gradient(moved, 0.0, 1e-6)
         variable.assign(value)
         assert abs(slope - np.sum(direction * gradient)) < 1e-6 * scale, variable.path
 
@@ -160,7 +195,7 @@ def test_koch():
     image = RNG.uniform(size=(1, 65, 65, 1)).astype(np.float32)
     weights, x = [np.float64(value) for value in network.get_weights()], image
     for number in range(4):
-        kernel, bias = weights[2 * number:2 * number + 2]
+        kernel, bias = weights[2 * number : 2 * number + 2]
         x = np.maximum(oracle.conv2d_valid(x, kernel, bias), 0)
         x = oracle.max_pool2x2(x) if number < 3 else x
     expected = oracle.sigmoid(x.reshape(1, -1) @ weights[8] + weights[9])
@@ -168,20 +203,32 @@ def test_koch():
 
 
 def flags(**values):
-    return types.SimpleNamespace(**{
-        'algorithm': 'siamese', 'datasource': 'omniglot', 'siamese_network': None, 'siamese_distance': 'l2',
-        'siamese_l2': '0.1', 'siamese_distort': False, 'ink': 'bright', 'num_filters': 4, 'transductive': None,
-        **values})
+    return types.SimpleNamespace(
+        **{
+            'algorithm': 'siamese',
+            'datasource': 'omniglot',
+            'siamese_network': None,
+            'siamese_distance': 'l2',
+            'siamese_l2': '0.1',
+            'siamese_distort': False,
+            'ink': 'bright',
+            'num_filters': 4,
+            'transductive': None,
+            **values,
+        }
+    )
 
 
 def make(side, objective=Classification(), **values):
-    return Siamese.from_flags(flags(**values), types.SimpleNamespace(input_shape=(side, side, 1)), objective)
+    return Siamese.from_flags(
+        flags(**values), types.SimpleNamespace(input_shape=(side, side, 1)), objective
+    )
 
 
 def test_from_flags():
     small = make(28)
     assert small.encoder.output_shape == (None, 4) and small.distance == 'l2' and not small.distort
-    assert small.l2 == (.1,) * 5 and make(28, siamese_l2='1,2,3,4,5').l2 == (1, 2, 3, 4, 5)
+    assert small.l2 == (0.1,) * 5 and make(28, siamese_l2='1,2,3,4,5').l2 == (1, 2, 3, 4, 5)
     assert not small.transductive and make(28, transductive=True).transductive
     for values in (dict(siamese_l2='1,2'), dict(siamese_l2='x'), dict(siamese_network='koch')):
         with pytest.raises(UserError, match=f'--{list(values)[0]}'):

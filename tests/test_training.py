@@ -1,26 +1,32 @@
 """Training: what is learnt does not depend on how the iterations are cut into calls."""
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import evaluate, train
-from maml_tf.algorithms.maml import MAML
-from maml_tf.episodes.sinusoid import Sinusoid
+from maml_tf.algorithms.optimisation.maml import MAML
+from maml_tf.datasets.sinusoid import Sinusoid
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
-from maml_tf.intervals import summarise
-from maml_tf.networks import FullyConnected
+from maml_tf.evaluation import evaluate
+from maml_tf.evaluation.intervals import summarise
+from maml_tf.networks.reference import FullyConnected
 from maml_tf.objectives import Regression
-from maml_tf.run_directory import RunDirectory
+from maml_tf.saving.run_directory import RunDirectory
+from maml_tf.training import train
 
 SPEC = EpisodeSpec(1, 5, 5)
 
 
-def learner_and_run(op=train.metatrain_op, inner_lr=.01):
+def learner_and_run(op=train.metatrain_op, inner_lr=0.01):
     learner = MAML(FullyConnected((1,), 1, (8,)), Regression(), inner_lr=inner_lr)
-    optimizer = train.adam(.01)
-    return learner, optimizer, lambda: train.iterate(op(learner, optimizer), Sinusoid().tasks('train', SPEC, 0), 4)
+    optimizer = train.adam(0.01)
+    return (
+        learner,
+        optimizer,
+        lambda: train.iterate(op(learner, optimizer), Sinusoid().tasks('train', SPEC, 0), 4),
+    )
 
 
 def weights_after(*counts):
@@ -47,24 +53,29 @@ def test_one_iteration_is_one_step_of_tf1_s_adam(op):
     logged = make_run()(5, 1)
     assert float(logged['post_loss']) == pytest.approx(float(log['post_loss']), rel=1e-5)
     for variable, old, g in zip(learner.trainable_variables, before, gradients):
-        m, v = .1 * g.numpy(), .001 * g.numpy() ** 2
-        step = .01 * np.sqrt(1 - .999) / (1 - .9) * m / (np.sqrt(v) + 1e-8)
+        m, v = 0.1 * g.numpy(), 0.001 * g.numpy() ** 2
+        step = 0.01 * np.sqrt(1 - 0.999) / (1 - 0.9) * m / (np.sqrt(v) + 1e-8)
         np.testing.assert_allclose(variable.numpy(), old - step, rtol=1e-3, atol=1e-5)
 
 
 def test_clipped_gradients():
     learner, optimizer, _ = learner_and_run()
     before = [v.numpy() for v in learner.trainable_variables]
-    learner.clip = .5
-    op = train.metatrain_op(learner, keras.optimizers.SGD(1.))
-    op.apply([tf.fill(v.shape, 2.) for v in learner.trainable_variables])
+    learner.clip = 0.5
+    op = train.metatrain_op(learner, keras.optimizers.SGD(1.0))
+    op.apply([tf.fill(v.shape, 2.0) for v in learner.trainable_variables])
     for variable, old in zip(learner.trainable_variables, before):
-        np.testing.assert_allclose(variable, old - .5, rtol=1e-6)
+        np.testing.assert_allclose(variable, old - 0.5, rtol=1e-6)
 
 
 def test_schedule_stops_wherever_something_happens():
-    schedule = train.Schedule(pretrain_iterations=130, metatrain_iterations=300, iterations_per_call=40,
-                              print_every=100, save_every=250)
+    schedule = train.Schedule(
+        pretrain_iterations=130,
+        metatrain_iterations=300,
+        iterations_per_call=40,
+        print_every=100,
+        save_every=250,
+    )
     calls = list(schedule.calls(0))
     ends = [first + count for first, count in calls]
     assert ends == [40, 80, 100, 120, 130, 160, 200, 240, 250, 280, 300, 320, 360, 400, 430]
@@ -73,7 +84,7 @@ def test_schedule_stops_wherever_something_happens():
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
-    learner, optimizer, make_run = learner_and_run(inner_lr=1.)
+    learner, optimizer, make_run = learner_and_run(inner_lr=1.0)
     directory = RunDirectory(tmp_path, {'learner': learner.named_variables()})
     schedule = train.Schedule(0, 40, iterations_per_call=10, print_every=10, save_every=10)
 
@@ -82,9 +93,13 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
 
         def broken(first, count):
             if first == 20:
-                learner.trainable_variables[0].assign_add(learner.trainable_variables[0] * float('nan'))
+                learner.trainable_variables[0].assign_add(
+                    learner.trainable_variables[0] * float('nan')
+                )
             return run(first, count)
+
         return broken
+
     with pytest.raises(UserError, match='nan.*iterations 20 and 30.*--update_lr'):
         train.train({'metatrain': breaking_run}, schedule, 0, directory, 'loss')
     assert list(directory.checkpoints()) == [10, 20]
@@ -100,5 +115,5 @@ def test_evaluation_scores_each_task_by_itself():
     losses, _ = learner.query_metrics(draw(13, 1), 3)
     np.testing.assert_allclose(scores[13], losses[:, 0], rtol=1e-5)
     means, deviations, ci95 = summarise(scores)
-    np.testing.assert_allclose(ci95, 1.96 * scores.std(0) / 20 ** .5)
+    np.testing.assert_allclose(ci95, 1.96 * scores.std(0) / 20**0.5)
     assert len(means) == len(deviations) == 4

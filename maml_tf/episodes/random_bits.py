@@ -1,9 +1,11 @@
-"""Random numbers that are a pure function of (seed, split, stream, task index), the same compiled or not.
+"""Random numbers that are a pure function of (seed, split, stream, task index), the same compiled
+or not.
 
-TensorFlow's stateless floats differ between compiled and uncompiled graphs, its integer bits do not. Philox is
-a counter-based generator: task i owns a fixed range of counters, so a batch of tasks is one call, and a task
-does not depend on the batch it is drawn in.
+TensorFlow's stateless floats differ between compiled and uncompiled graphs, its integer bits do
+not. Philox is a counter-based generator: task i owns a fixed range of counters, so a batch of tasks
+is one call, and a task does not depend on the batch it is drawn in.
 """
+
 import math
 
 import tensorflow as tf
@@ -25,44 +27,51 @@ class Stream:
     """
 
     def __init__(self, seed, split, stream):
-        if not 0 <= seed < 2 ** 40:
-            raise UserError(f"--seed={seed}: a number from 0 to 2**40 - 1")
+        if not 0 <= seed < 2**40:
+            raise UserError(f'--seed={seed}: a number from 0 to 2**40 - 1')
         self._key = (seed << 16) | (SPLITS.index(split) << 8) | stream
 
     def bits(self, start, tasks, words):
-        """Rows start ... start + tasks - 1, uint32 [tasks, words]; `words` must not change between calls."""
+        """Rows start ... start + tasks - 1, uint32 [tasks, words]; `words` must not change between
+        calls."""
         counters = -(-words // _WORDS_PER_COUNTER)
         first = tf.cast(start, tf.uint64) * tf.constant(counters, tf.uint64)
         bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[tasks, counters * _WORDS_PER_COUNTER], key=tf.constant([self._key], tf.uint64),
-            counter=tf.stack([first, tf.constant(0, tf.uint64)]), alg=_PHILOX, dtype=tf.uint32)
+            shape=[tasks, counters * _WORDS_PER_COUNTER],
+            key=tf.constant([self._key], tf.uint64),
+            counter=tf.stack([first, tf.constant(0, tf.uint64)]),
+            alg=_PHILOX,
+            dtype=tf.uint32,
+        )
         return bits[:, :words]
 
 
 def uniform(bits, low, high):
     """uint32 -> float32, uniform in [low, high) on a grid of 2**24 steps."""
-    return low + (high - low) * (tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2. ** -24)
+    return low + (high - low) * (tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2.0**-24)
 
 
 def normal(bits):
     """uint32 [..., 2 * n] -> float32 [..., n], standard normal (Box and Muller 1958), within +-5.8.
 
-    Not by the inverse of the error function, for which compiled and uncompiled code use different approximations.
+    Not by the inverse of the error function, for which compiled and uncompiled code use different
+    approximations.
     """
     # Middles of 2**23 steps: exact in float32, and never 0 or 1.
-    middles = (tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) + .5) * 2. ** -23
+    middles = (tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) + 0.5) * 2.0**-23
     first, second = tf.split(middles, 2, axis=-1)
-    return tf.sqrt(-2. * tf.math.log(first)) * tf.cos(2 * math.pi * second)
+    return tf.sqrt(-2.0 * tf.math.log(first)) * tf.cos(2 * math.pi * second)
 
 
 def choose(bits, count, below=None):
-    """Draws without replacement: uint32 [..., n] -> int32 [..., count], distinct numbers in random order.
+    """Draws without replacement: uint32 [..., n] -> int32 [..., count], distinct numbers in random
+    order.
 
     The numbers are below n, or below `below`, int32 [...] from `count` to n.
     """
-    # top_k is compiled for floats, where a sort of integers is slow; 24 bits are exact in float32, and a tie
-    # (one in 2**24 a pair) goes to the lower number.
+    # top_k is compiled for floats, where a sort of integers is slow; 24 bits are exact in float32,
+    # and a tie (one in 2**24 a pair) goes to the lower number.
     priorities = tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32)
     if below is not None:
-        priorities = tf.where(tf.range(bits.shape[-1]) < below[..., None], priorities, -1.)
+        priorities = tf.where(tf.range(bits.shape[-1]) < below[..., None], priorities, -1.0)
     return tf.math.top_k(priorities, count).indices

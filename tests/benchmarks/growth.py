@@ -2,9 +2,11 @@
 
     python tests/benchmarks/growth.py [--workloads=omniglot_5way1shot,...] [--axes=meta_batch,...]
 
-Each size changes one thing of a workload of step_time.py, second order, and runs in a process of its own; evaluation
-takes 10 inner steps on tasks that lie in memory. Run it on an idle machine; README.md says how to read the table.
+Each size changes one thing of a workload of step_time.py, second order, and runs in a process of
+its own; evaluation takes 10 inner steps on tasks that lie in memory. Run it on an idle machine;
+README.md says how to read the table.
 """
+
 import argparse
 import dataclasses
 import os
@@ -15,7 +17,7 @@ import step_time
 from workloads import WORKLOADS, Workload, serve
 
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.evaluate import chunk, evaluator
+from maml_tf.evaluation.evaluate import chunk, evaluator
 
 # Sizes of each axis, and the field of Workload that they are of.
 AXES = {
@@ -26,17 +28,23 @@ AXES = {
 }
 EVALUATION_STEPS = 10
 # Of this machine's memory; a size that may need more is not tried.
-MEMORY_SHARE = .7
+MEMORY_SHARE = 0.7
 
 
 class EvaluationSide:
-    """Scores as many tasks at once as run_maml.py does; a "step" is such a chunk. See workloads.serve."""
+    """Scores as many tasks at once as run_maml.py does; a "step" is such a chunk. See
+    workloads.serve."""
 
     def __init__(self, workload):
         self._tasks = workload.tasks
         learner = step_time.build_learner(workload)
-        self._evaluate = evaluator(learner, step_time.draw(workload), EVALUATION_STEPS, workload.tasks,
-                                   learner.share(workload.tasks, workload))
+        self._evaluate = evaluator(
+            learner,
+            step_time.draw(workload),
+            EVALUATION_STEPS,
+            workload.tasks,
+            learner.share(workload.tasks, workload),
+        )
 
     def first_step(self):
         self.run(0, 1)
@@ -52,11 +60,16 @@ def measure(command, rounds, steps):
     with step_time.Worker(command) as worker:
         worker.steps(steps)
         turns = [worker.steps(steps) for _ in range(rounds)]
-        return statistics.median(turn['ms'] for turn in turns), turns[-1]['peak_mb'] / 1e3, worker.first['seconds']
+        return (
+            statistics.median(turn['ms'] for turn in turns),
+            turns[-1]['peak_mb'] / 1e3,
+            worker.first['seconds'],
+        )
 
 
 def grow(workload, axis, rounds):
-    """Yields (size, workload, measurement) along an axis; None for the measurement where memory may not suffice."""
+    """Yields (size, workload, measurement) along an axis; None for the measurement where memory may
+    not suffice."""
     field, sizes = AXES[axis]
     memory = MEMORY_SHARE * os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9
     at_most = 0
@@ -71,14 +84,27 @@ def grow(workload, axis, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--workloads', type=step_time.names(WORKLOADS),
-                        default=['omniglot_5way1shot', 'miniimagenet_5way1shot'],
-                        help='separated by commas (default: omniglot_5way1shot,miniimagenet_5way1shot)')
-    parser.add_argument('--axes', type=step_time.names([*AXES, 'evaluation']), default=[*AXES, 'evaluation'],
-                        help='separated by commas (default: all)')
-    parser.add_argument('--rounds', type=int, default=5, help='turns whose median counts (default: %(default)s)')
-    parser.add_argument('--output', default='growth.json', help='JSON file of the table (default: %(default)s)')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--workloads',
+        type=step_time.names(WORKLOADS),
+        default=['omniglot_5way1shot', 'miniimagenet_5way1shot'],
+        help='separated by commas (default: omniglot_5way1shot,miniimagenet_5way1shot)',
+    )
+    parser.add_argument(
+        '--axes',
+        type=step_time.names([*AXES, 'evaluation']),
+        default=[*AXES, 'evaluation'],
+        help='separated by commas (default: all)',
+    )
+    parser.add_argument(
+        '--rounds', type=int, default=5, help='turns whose median counts (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--output', default='growth.json', help='JSON file of the table (default: %(default)s)'
+    )
     parser.add_argument('--worker', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -86,7 +112,10 @@ def main():
         return
     report = {'machine': step_time.machine(), 'measurements': []}
     step_time.say_machine(report['machine'])
-    print(f'{"workload":<24}{"axis":<13}{"size":>5}{"ms":>10}{"tasks/s":>10}{"peak GB":>9}{"first step s":>14}')
+    print(
+        f'{"workload":<24}{"axis":<13}{"size":>5}{"ms":>10}{"tasks/s":>10}'
+        f'{"peak GB":>9}{"first step s":>14}'
+    )
     for name in arguments.workloads:
         for axis in arguments.axes:
             for size, tasks, measured in rows(WORKLOADS[name], axis, arguments.rounds):
@@ -94,8 +123,17 @@ def main():
                 if measured:
                     ms, peak_gb, seconds = measured
                     columns = f'{ms:>10.4g}{1e3 * tasks / ms:>10.0f}{peak_gb:>9.2f}{seconds:>14.1f}'
-                    report['measurements'].append({'workload': name, 'axis': axis, 'size': size, 'tasks': tasks,
-                                                   'ms': ms, 'peak_gb': peak_gb, 'seconds': seconds})
+                    report['measurements'].append(
+                        {
+                            'workload': name,
+                            'axis': axis,
+                            'size': size,
+                            'tasks': tasks,
+                            'ms': ms,
+                            'peak_gb': peak_gb,
+                            'seconds': seconds,
+                        }
+                    )
                 print(f'{name:<24}{axis:<13}{size:>5}{columns}', flush=True)
                 step_time.write_json(arguments.output, report)
 
@@ -108,7 +146,12 @@ def rows(workload, axis, rounds):
         return
     spec = EpisodeSpec(workload.way, workload.shot, workload.query)
     tasks = chunk(spec)
-    command = [sys.executable, __file__, '--worker', dataclasses.replace(workload, tasks=tasks).to_json()]
+    command = [
+        sys.executable,
+        __file__,
+        '--worker',
+        dataclasses.replace(workload, tasks=tasks).to_json(),
+    ]
     yield tasks, tasks, measure(command, rounds, max(1, workload.steps // EVALUATION_STEPS))
 
 

@@ -1,18 +1,24 @@
-"""Time of one meta-training step, against other ways to compute it and against this machine's matrix products.
+"""Time of one meta-training step, against other ways to compute it and against this machine's
+matrix products.
 
-    python tests/benchmarks/step_time.py [--workloads=sinusoid,...] [--sides=ours,map_fn,torch_loop,torch_vmap]
+    python tests/benchmarks/step_time.py [--workloads=sinusoid,...]
+    [--sides=ours,map_fn,torch_loop,torch_vmap]
 
-A step is the forward pass, the inner loop, the meta-gradient and Adam, on meta-batches that lie in memory. Sides:
+A step is the forward pass, the inner loop, the meta-gradient and Adam, on meta-batches that lie in
+memory. Sides:
   ours        the package's training, train.iterate
-  map_fn      the authors' form in TensorFlow: one task after another (tf.map_fn), ordinary convolutions; without XLA,
-              but for the sinusoid: XLA's convolutions in a loop are many times slower on a CPU
+  map_fn      the authors' form in TensorFlow: one task after another (tf.map_fn), ordinary
+              convolutions; without XLA, but for the sinusoid: XLA's convolutions in a loop are many
+              times slower on a CPU
   torch_loop  PyTorch, a Python loop over tasks
   torch_vmap  PyTorch, torch.func.vmap over tasks
-  all_at_once, rematerialise, bfloat16  the package with --tasks_at_once=all of them, --rematerialise, --bfloat16
-Each side is a process of its own, and one computes at a time: after a first step and a warm-up, they take turns, round
-after round. Before that their losses and gradient norms in the first step are compared. Run it on an idle machine;
-README.md says how to read the table.
+  all_at_once, rematerialise, bfloat16
+              the package with --tasks_at_once=all of them, --rematerialise, --bfloat16
+Each side is a process of its own, and one computes at a time: after a first step and a warm-up,
+  they take turns, round after round. Before that their losses and gradient norms in the first step
+  are compared. Run it on an idle machine; README.md says how to read the table.
 """
+
 import argparse
 import contextlib
 import dataclasses
@@ -26,43 +32,58 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-from maml_tf import quiet  # noqa: E402
+from maml_tf.terminal import quiet  # noqa: E402
 
 quiet.import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 from workloads import BLOCKS, WORKLOADS, Workload, serve  # noqa: E402
 
-from maml_tf import train  # noqa: E402
-from maml_tf.algorithms.maml import MAML  # noqa: E402
+from maml_tf.algorithms.optimisation.maml import MAML  # noqa: E402
 from maml_tf.episodes.task import Task  # noqa: E402
-from maml_tf.networks import ConvNet, FullyConnected  # noqa: E402
+from maml_tf.networks.reference import ConvNet, FullyConnected  # noqa: E402
 from maml_tf.objectives import Classification, Regression  # noqa: E402
+from maml_tf.training import train  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 SIDES = ('ours', 'map_fn', 'torch_loop', 'torch_vmap')
 # The package with an option of its command line; measured when asked for.
 VARIANTS = ('all_at_once', 'rematerialise', 'bfloat16')
-# Relative differences from `ours` in the first step that float32 explains: five inner steps magnify rounding.
+# Relative differences from `ours` in the first step that float32 explains: five inner steps magnify
+# rounding.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-3, 1e-2
 MATMUL = 2048
 # Load over a minute up to which a machine counts as idle.
-IDLE = .5
+IDLE = 0.5
 
 
 def build_learner(workload, variant=None):
     """The package's learner of a Workload, with its weights."""
     product_dtype = tf.bfloat16 if variant == 'bfloat16' else None
     if workload.hidden:
-        network = FullyConnected(workload.input_shape, 1, workload.hidden, product_dtype=product_dtype)
+        network = FullyConnected(
+            workload.input_shape, 1, workload.hidden, product_dtype=product_dtype
+        )
         objective = Regression()
     else:
-        network = ConvNet(workload.input_shape, workload.way, workload.filters, max_pool=workload.max_pool,
-                          head='flatten' if workload.max_pool else 'mean', product_dtype=product_dtype)
+        network = ConvNet(
+            workload.input_shape,
+            workload.way,
+            workload.filters,
+            max_pool=workload.max_pool,
+            head='flatten' if workload.max_pool else 'mean',
+            product_dtype=product_dtype,
+        )
         objective = Classification()
-    learner = MAML(network, objective, workload.inner_lr, workload.inner_steps, workload.first_order,
-                   tasks_at_once=workload.tasks if variant == 'all_at_once' else None,
-                   rematerialise=variant == 'rematerialise')
+    learner = MAML(
+        network,
+        objective,
+        workload.inner_lr,
+        workload.inner_steps,
+        workload.first_order,
+        tasks_at_once=workload.tasks if variant == 'all_at_once' else None,
+        rematerialise=variant == 'rematerialise',
+    )
     for name, value in workload.weights().items():
         learner.meta_weights[name].assign(value)
     return learner
@@ -73,12 +94,17 @@ def draw(workload):
     arrays = [tf.constant(array) for array in workload.batches()]
     # Not array[start:...]: XLA compiles a slice anew for every place.
     flat = [tf.reshape(array, [-1, *array.shape[2:]]) for array in arrays]
-    return lambda start, count: Task(*(tf.gather(array, (start + tf.range(count, dtype=tf.int64)) % len(array))
-                                       for array in flat))
+    return lambda start, count: Task(
+        *(
+            tf.gather(array, (start + tf.range(count, dtype=tf.int64)) % len(array))
+            for array in flat
+        )
+    )
 
 
 class TaskByTask:
-    """The same step as MAML's authors wrote it: Task -> (gradients, log), with nothing of the package's mathematics.
+    """The same step as MAML's authors wrote it: Task -> (gradients, log), with nothing of the
+    package's mathematics.
 
     Args:
       learner: whose variables are to be learnt.
@@ -89,9 +115,14 @@ class TaskByTask:
 
     def __call__(self, task):
         with tf.GradientTape() as tape:
-            weights = {name: tf.convert_to_tensor(w) for name, w in self._learner.meta_weights.items()}
-            losses = tf.map_fn(lambda one: self._query_loss(weights, *one), tuple(task[:4]),
-                               fn_output_signature=tf.float32)
+            weights = {
+                name: tf.convert_to_tensor(w) for name, w in self._learner.meta_weights.items()
+            }
+            losses = tf.map_fn(
+                lambda one: self._query_loss(weights, *one),
+                tuple(task[:4]),
+                fn_output_signature=tf.float32,
+            )
             loss = tf.reduce_mean(losses)
         return tape.gradient(loss, self._learner.trainable_variables), {'post_loss': loss}
 
@@ -105,13 +136,17 @@ class TaskByTask:
             gradients = tape.gradient(loss, adapted)
             if self._workload.first_order:
                 gradients = {name: tf.stop_gradient(g) for name, g in gradients.items()}
-            adapted = {name: w - self._workload.inner_lr * gradients[name] for name, w in adapted.items()}
+            adapted = {
+                name: w - self._workload.inner_lr * gradients[name] for name, w in adapted.items()
+            }
         return self._loss(adapted | shared, query_x, query_y)
 
     def _loss(self, weights, x, y):
         if self._workload.hidden:
             return tf.reduce_mean(tf.square(self._fully_connected(weights, x) - y))
-        cross_entropies = tf.nn.softmax_cross_entropy_with_logits(y, self._convolutional(weights, x))
+        cross_entropies = tf.nn.softmax_cross_entropy_with_logits(
+            y, self._convolutional(weights, x)
+        )
         return tf.reduce_sum(cross_entropies) / self._workload.shot
 
     def _fully_connected(self, weights, x):
@@ -128,7 +163,11 @@ class TaskByTask:
             x *= tf.math.rsqrt(tf.reduce_mean(tf.square(x), (0, 1, 2)) + 1e-3)
             x = tf.nn.relu(x + weights[f'norm{i}_beta'])
             x = tf.nn.max_pool2d(x, 2, 2, 'VALID') if self._workload.max_pool else x
-        x = tf.reshape(x, [x.shape[0], -1]) if self._workload.max_pool else tf.reduce_mean(x, (1, 2))
+        x = (
+            tf.reshape(x, [x.shape[0], -1])
+            if self._workload.max_pool
+            else tf.reduce_mean(x, (1, 2))
+        )
         return tf.matmul(x, weights['w5']) + weights['b5']
 
 
@@ -170,7 +209,9 @@ class Worker:
 
     def __init__(self, command):
         self._command = command
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.first = self._answer()
 
     def steps(self, count):
@@ -181,7 +222,9 @@ class Worker:
     def _answer(self):
         if line := self._process.stdout.readline():
             return json.loads(line)
-        sys.exit(f'{" ".join(map(str, self._command))} ended with exit status {self._process.wait()}')
+        sys.exit(
+            f'{" ".join(map(str, self._command))} ended with exit status {self._process.wait()}'
+        )
 
     def __enter__(self):
         return self
@@ -196,8 +239,11 @@ class Worker:
 def command(side, workload, torch_python=sys.executable):
     """What starts a side's Worker."""
     tool, _, style = side.partition('_')
-    worker = ([torch_python, HERE / 'torch_step.py', style] if tool == 'torch' else
-              [sys.executable, HERE / 'step_time.py', '--worker', side])
+    worker = (
+        [torch_python, HERE / 'torch_step.py', style]
+        if tool == 'torch'
+        else [sys.executable, HERE / 'step_time.py', '--worker', side]
+    )
     return [*worker, workload.to_json()]
 
 
@@ -207,7 +253,7 @@ def matmul_gflops():
     tf.matmul(x, x).numpy()
     start = time.perf_counter()
     tf.matmul(x, x).numpy()
-    return 2 * MATMUL ** 3 / (time.perf_counter() - start) / 1e9
+    return 2 * MATMUL**3 / (time.perf_counter() - start) / 1e9
 
 
 def say(text):
@@ -218,8 +264,8 @@ def say(text):
 def measure(workload, sides, rounds, steps, torch_python):
     """Runs the sides of one workload in turns.
 
-    Returns: {'gflop': of a step, 'matmul_gflops': one a round, 'sides': {side: {'loss', 'gradient_norm', 'seconds' (of
-      the first step), 'ms': one a round, 'peak_mb'}}}
+    Returns: {'gflop': of a step, 'matmul_gflops': one a round, 'sides': {side: {'loss',
+      'gradient_norm', 'seconds' (of the first step), 'ms': one a round, 'peak_mb'}}}
     Raises:
       SystemExit: the sides do not compute the same.
     """
@@ -229,8 +275,11 @@ def measure(workload, sides, rounds, steps, torch_python):
         for side in sides:
             workers[side] = stack.enter_context(Worker(command(side, workload, torch_python)))
             first = workers[side].first
-            say(f'  {side:<12}first step {first["seconds"]:.1f} s, loss {first["loss"]:.6f}, gradient norm '
-                f'{first["gradient_norm"]:.6f}')
+            say(
+                f'  {side:<12}first step {first["seconds"]:.1f} s, loss {first["loss"]:.6f}, '
+                'gradient norm '
+                f'{first["gradient_norm"]:.6f}'
+            )
             result['sides'][side] = first | {'ms': []}
         check_equal(result['sides'])
         for worker in workers.values():
@@ -241,19 +290,27 @@ def measure(workload, sides, rounds, steps, torch_python):
                 answer = worker.steps(steps)
                 result['sides'][side]['ms'].append(answer['ms'])
                 result['sides'][side]['peak_mb'] = answer['peak_mb']
-            say(f'  round {i + 1}/{rounds}: ' + ', '.join(
-                f'{side} {values["ms"][-1]:.4g} ms' for side, values in result['sides'].items()))
+            say(
+                f'  round {i + 1}/{rounds}: '
+                + ', '.join(
+                    f'{side} {values["ms"][-1]:.4g} ms' for side, values in result['sides'].items()
+                )
+            )
     return result
 
 
 def check_equal(sides):
-    """Raises SystemExit unless all sides found the same loss and gradient norm in their first step."""
+    """Raises SystemExit unless all sides found the same loss and gradient norm in their first
+    step."""
     reference_side, *others = [side for side in sides if side != 'bfloat16'] or sides
     for side in others:
         for key, tolerance in (('loss', LOSS_TOLERANCE), ('gradient_norm', GRADIENT_TOLERANCE)):
             value, expected = sides[side][key], sides[reference_side][key]
             if not abs(value - expected) <= tolerance * abs(expected):
-                sys.exit(f'{side} and {reference_side} do not compute the same: {key} {value} and {expected}')
+                sys.exit(
+                    f'{side} and {reference_side} do not compute the same: {key} {value} and '
+                    f'{expected}'
+                )
 
 
 def table(name, workload, result):
@@ -261,19 +318,25 @@ def table(name, workload, result):
     rate = statistics.median(result['matmul_gflops'])
     limit = result['gflop'] / rate * 1e3
     order = 'first' if workload.first_order else 'second'
-    lines = [f'{name}, {order} order: {workload.tasks} tasks, {result["gflop"]:.4g} GFLOP; matrix products run at '
-             f'{rate:.0f} GFLOP/s, so at least {limit:.4g} ms',
-             f'{"side":<12}{"median ms":>11}{"quartiles":>19}{"min":>9}{"tasks/s":>9}{"to ours":>9}{"to limit":>10}'
-             f'{"peak GB":>9}{"first step s":>14}']
+    lines = [
+        f'{name}, {order} order: {workload.tasks} tasks, {result["gflop"]:.4g} GFLOP; matrix '
+        'products run at '
+        f'{rate:.0f} GFLOP/s, so at least {limit:.4g} ms',
+        f'{"side":<12}{"median ms":>11}{"quartiles":>19}{"min":>9}{"tasks/s":>9}'
+        f'{"to ours":>9}{"to limit":>10}'
+        f'{"peak GB":>9}{"first step s":>14}',
+    ]
     ours = result['sides'].get('ours')
     for side, values in result['sides'].items():
         ms = values['ms']
         median = statistics.median(ms)
         low, _, high = statistics.quantiles(ms, method='inclusive') if len(ms) > 1 else ms * 3
         to_ours = f'{median / statistics.median(ours["ms"]):.2f}' if ours else ''
-        lines.append(f'{side:<12}{median:>11.4g}{f"{low:.4g} - {high:.4g}":>19}{min(ms):>9.4g}'
-                     f'{1e3 * workload.tasks / median:>9.0f}{to_ours:>9}{median / limit:>10.2f}'
-                     f'{values["peak_mb"] / 1e3:>9.2f}{values["seconds"]:>14.1f}')
+        lines.append(
+            f'{side:<12}{median:>11.4g}{f"{low:.4g} - {high:.4g}":>19}{min(ms):>9.4g}'
+            f'{1e3 * workload.tasks / median:>9.0f}{to_ours:>9}{median / limit:>10.2f}'
+            f'{values["peak_mb"] / 1e3:>9.2f}{values["seconds"]:>14.1f}'
+        )
     return '\n'.join(lines) + '\n'
 
 
@@ -281,26 +344,43 @@ def machine():
     """What the numbers hold for."""
     model = platform.processor() or platform.machine()
     if sys.platform == 'linux':
-        models = [line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')]
+        models = [
+            line.split(':')[1].strip()
+            for line in open('/proc/cpuinfo')
+            if line.startswith('model name')
+        ]
         model = models[0] if models else model
-    return {'processor': model, 'cores': os.cpu_count(), 'system': platform.platform(),
-            'python': platform.python_version(), 'tensorflow': tf.__version__,
-            'load': [round(load, 2) for load in os.getloadavg()]}
+    return {
+        'processor': model,
+        'cores': os.cpu_count(),
+        'system': platform.platform(),
+        'python': platform.python_version(),
+        'tensorflow': tf.__version__,
+        'load': [round(load, 2) for load in os.getloadavg()],
+    }
 
 
 def say_machine(described):
     """Says what `machine` found, and warns if it is not idle."""
     say(', '.join(f'{key} {value}' for key, value in described.items()))
     if described['load'][0] > IDLE:
-        say('warning: this machine is not idle; threads that wait for each other then take many times as long')
+        say(
+            'warning: this machine is not idle; threads that wait for each other then take many '
+            'times as long'
+        )
 
 
 def torch_version(python):
     """The version of PyTorch that an interpreter has. Raises SystemExit: none."""
-    process = subprocess.run([python, '-c', 'import torch; print(torch.__version__)'], capture_output=True, text=True)
+    process = subprocess.run(
+        [python, '-c', 'import torch; print(torch.__version__)'], capture_output=True, text=True
+    )
     if process.returncode:
-        sys.exit(f'{python} has no PyTorch: pip install torch there, name another with --torch_python, or leave the '
-                 'torch sides out with --sides=ours,map_fn')
+        sys.exit(
+            f'{python} has no PyTorch: pip install torch there, name another with --torch_python, '
+            'or leave the '
+            'torch sides out with --sides=ours,map_fn'
+        )
     return process.stdout.strip()
 
 
@@ -314,25 +394,46 @@ def write_json(path, content):
 
 def names(choices):
     """An argparse type: names among `choices`, separated by commas."""
+
     def parse(text):
         found = text.split(',')
         if unknown := [name for name in found if name not in choices]:
-            raise argparse.ArgumentTypeError(f'{", ".join(unknown)}: names are {", ".join(choices)}')
+            raise argparse.ArgumentTypeError(
+                f'{", ".join(unknown)}: names are {", ".join(choices)}'
+            )
         return found
+
     return parse
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--workloads', type=names(WORKLOADS), default=list(WORKLOADS), help='separated by commas')
-    parser.add_argument('--sides', type=names(SIDES + VARIANTS), default=list(SIDES),
-                        help=f'separated by commas; beside the default ones {", ".join(VARIANTS)}')
-    parser.add_argument('--rounds', type=int, default=9, help='turns of every side (default: %(default)s)')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--workloads', type=names(WORKLOADS), default=list(WORKLOADS), help='separated by commas'
+    )
+    parser.add_argument(
+        '--sides',
+        type=names(SIDES + VARIANTS),
+        default=list(SIDES),
+        help=f'separated by commas; beside the default ones {", ".join(VARIANTS)}',
+    )
+    parser.add_argument(
+        '--rounds', type=int, default=9, help='turns of every side (default: %(default)s)'
+    )
     parser.add_argument('--steps', type=int, help='steps in a turn (default: by workload)')
-    parser.add_argument('--first_order', action=argparse.BooleanOptionalAction,
-                        help='first order only; --no-first_order: second order only (default: both)')
-    parser.add_argument('--torch_python', default=sys.executable, help='Python that has PyTorch (default: this one)')
-    parser.add_argument('--output', default='step_time.json', help='JSON file of every turn (default: %(default)s)')
+    parser.add_argument(
+        '--first_order',
+        action=argparse.BooleanOptionalAction,
+        help='first order only; --no-first_order: second order only (default: both)',
+    )
+    parser.add_argument(
+        '--torch_python', default=sys.executable, help='Python that has PyTorch (default: this one)'
+    )
+    parser.add_argument(
+        '--output', default='step_time.json', help='JSON file of every turn (default: %(default)s)'
+    )
     parser.add_argument('--worker', nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(arguments)
     if arguments.worker:
@@ -344,14 +445,22 @@ def main(arguments=None):
         report['machine']['torch'] = torch_version(arguments.torch_python)
     say_machine(report['machine'])
     for name in arguments.workloads:
-        for first_order in [False, True] if arguments.first_order is None else [arguments.first_order]:
+        for first_order in (
+            [False, True] if arguments.first_order is None else [arguments.first_order]
+        ):
             workload = dataclasses.replace(WORKLOADS[name], first_order=first_order)
             say(f'{name}, {"first" if first_order else "second"} order')
-            result = measure(workload, arguments.sides, arguments.rounds, arguments.steps or workload.steps,
-                             arguments.torch_python)
+            result = measure(
+                workload,
+                arguments.sides,
+                arguments.rounds,
+                arguments.steps or workload.steps,
+                arguments.torch_python,
+            )
             print(table(name, workload, result), flush=True)
-            report['measurements'].append({'workload': name, 'first_order': first_order, 'tasks': workload.tasks,
-                                           **result})
+            report['measurements'].append(
+                {'workload': name, 'first_order': first_order, 'tasks': workload.tasks, **result}
+            )
             write_json(arguments.output, report)
 
 

@@ -1,10 +1,13 @@
-"""The PyTorch sides of the step-time benchmark: MAML's training step as PyTorch's users write it, uncompiled.
+"""The PyTorch sides of the step-time benchmark: MAML's training step as PyTorch's users write it,
+uncompiled.
 
     python tests/benchmarks/torch_step.py loop|vmap WORKLOAD_AS_JSON
 
-`loop` adapts task by task with torch.autograd.grad(create_graph=True); `vmap` all tasks at once, with
-torch.func.vmap over torch.func.grad. step_time.py starts it, maybe with another Python: PyTorch and NumPy suffice.
+`loop` adapts task by task with torch.autograd.grad(create_graph=True); `vmap` all tasks at once,
+with torch.func.vmap over torch.func.grad. step_time.py starts it, maybe with another Python:
+PyTorch and NumPy suffice.
 """
+
 import sys
 
 import torch
@@ -27,7 +30,9 @@ class Net:
             weight = torch.from_numpy(array)
             if name.startswith('conv'):
                 weight = weight.permute(3, 2, 0, 1)
-            elif name == 'w5' and workload.max_pool:  # Rows are height, width, channels there and channels first here.
+            elif (
+                name == 'w5' and workload.max_pool
+            ):  # Rows are height, width, channels there and channels first here.
                 images = weight.reshape(*workload.sides()[-1], workload.filters, workload.way)
                 weight = images.permute(2, 0, 1, 3).reshape(weight.shape)
             self._weights[name] = weight.contiguous().requires_grad_()
@@ -38,7 +43,8 @@ class Net:
         return {name: w for name, w in self._weights.items() if name not in shared}, shared
 
     def loss(self, weights, x, y):
-        """Mean loss of one task's examples: images [n, channels, height, width] with class numbers, or points."""
+        """Mean loss of one task's examples: images [n, channels, height, width] with class numbers,
+        or points."""
         if self.workload.hidden:
             return ((self._fully_connected(weights, x) - y) ** 2).mean()
         return F.cross_entropy(self._convolutional(weights, x), y)
@@ -55,9 +61,13 @@ class Net:
             if not pool:
                 x = F.pad(x, (*same_padding(x.shape[-1]), *same_padding(x.shape[-2])))
             kernel, bias = weights[f'conv{i + 1}'], weights[f'b{i + 1}']
-            x = F.conv2d(x, kernel, bias, padding=1) if pool else F.conv2d(x, kernel, bias, stride=2)
+            x = (
+                F.conv2d(x, kernel, bias, padding=1)
+                if pool
+                else F.conv2d(x, kernel, bias, stride=2)
+            )
             x = x - x.mean((0, 2, 3), keepdim=True)
-            x = x * torch.rsqrt((x ** 2).mean((0, 2, 3), keepdim=True) + 1e-3)
+            x = x * torch.rsqrt((x**2).mean((0, 2, 3), keepdim=True) + 1e-3)
             x = F.relu(x + weights[f'norm{i}_beta'].reshape(1, -1, 1, 1))
             x = F.max_pool2d(x, 2) if pool else x
         x = x.flatten(1) if pool else x.mean((2, 3))
@@ -75,12 +85,18 @@ class Side:
         self._backward = {'loop': self._task_by_task, 'vmap': self._all_at_once}[style]
         data = [torch.from_numpy(array) for array in workload.batches()]
         if not workload.hidden:
-            data = [x.permute(0, 1, 2, 5, 3, 4).contiguous() if x.ndim == 6 else x.argmax(-1) for x in data]
+            data = [
+                x.permute(0, 1, 2, 5, 3, 4).contiguous() if x.ndim == 6 else x.argmax(-1)
+                for x in data
+            ]
         self._batches = [[x[i] for x in data] for i in range(BATCHES)]
 
     def first_step(self):
         loss = self.run(0, 1)
-        return {'loss': loss, 'gradient_norm': float(sum((w.grad ** 2).sum() for w in self._parameters)) ** .5}
+        return {
+            'loss': loss,
+            'gradient_norm': float(sum((w.grad**2).sum() for w in self._parameters)) ** 0.5,
+        }
 
     def run(self, first, count):
         """Mean query loss of the steps, each before it is taken."""
@@ -92,7 +108,8 @@ class Side:
         return float(total) / count
 
     def _query_loss(self, gradients, support_x, support_y, query_x, query_y):
-        """One task's loss after the inner steps; gradients: (loss, weights) -> {name: its gradient}."""
+        """One task's loss after the inner steps; gradients: (loss, weights) -> {name: its
+        gradient}."""
         adapted, lr = self._adapted, self._workload.mean_inner_lr
         support_loss = lambda adapted: self._net.loss(adapted | self._shared, support_x, support_y)
         for _ in range(self._workload.inner_steps):
@@ -102,8 +119,9 @@ class Side:
 
     def _task_by_task(self, *batch):
         def gradients(loss, weights):
-            slopes = torch.autograd.grad(loss(weights), list(weights.values()),
-                                         create_graph=not self._workload.first_order)
+            slopes = torch.autograd.grad(
+                loss(weights), list(weights.values()), create_graph=not self._workload.first_order
+            )
             return dict(zip(weights, slopes))
 
         total = torch.zeros([])
@@ -116,7 +134,11 @@ class Side:
     def _all_at_once(self, *batch):
         def gradients(loss, weights):
             slopes = torch.func.grad(loss)(weights)
-            return {name: g.detach() for name, g in slopes.items()} if self._workload.first_order else slopes
+            return (
+                {name: g.detach() for name, g in slopes.items()}
+                if self._workload.first_order
+                else slopes
+            )
 
         loss = torch.func.vmap(lambda *task: self._query_loss(gradients, *task))(*batch).mean()
         loss.backward()

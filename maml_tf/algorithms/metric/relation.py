@@ -1,0 +1,196 @@
+"""Relation Network (Sung, Yang, Zhang, Xiang, Torr, Hospedales, CVPR 2018, arXiv 1711.06025)."""
+
+import keras
+import tensorflow as tf
+
+from maml_tf.algorithms.metric.metric_learner import MetricLearner, classification_only
+from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.errors import UserError
+from maml_tf.networks.encoders import BatchNorm, conv_block
+from maml_tf.objectives import RelationScores
+
+CLIP = 0.5
+# Smaller ones leave the relation module's two poolings nothing.
+SMALLEST_SIDE = 22
+# From this side on the encoder's maps survive two more convolutions without padding.
+UNPADDED_MAPS = 10
+
+
+def _kernel(filters):
+    """The authors' N(0, sqrt(2 / (k * k * filters))) of a 3x3 convolution."""
+    return keras.initializers.RandomNormal(stddev=(2 / (9 * filters)) ** 0.5)
+
+
+def _linear(name, units, activation=None):
+    return keras.layers.Dense(
+        units,
+        activation,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        bias_initializer='ones',
+        name=name,
+    )
+
+
+def encoder(input_shape, filters=64):
+    """Two blocks without padding and with 2x2 pooling, two padded without: maps of 5x5 from 28x28,
+    19x19 from 84x84."""
+    layers = [keras.Input(input_shape)]
+    for number, fan_in in enumerate([input_shape[-1]] + [filters] * 3, start=1):
+        pooled = number < 3
+        layers += conv_block(
+            number, filters, fan_in, 'valid' if pooled else 'same', pooled, _kernel(filters)
+        )
+    return keras.Sequential(layers, name='encoder')
+
+
+def relation_module(input_shape, padding):
+    """What follows the pairs' first convolution: its normalisation, the second block, 8 units, one
+    logit."""
+    filters = input_shape[-1]
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            BatchNorm(name='norm5'),
+            keras.layers.MaxPooling2D(2),
+            keras.layers.ReLU(),
+            *conv_block(6, filters, filters, padding, kernel_initializer=_kernel(filters)),
+            keras.layers.Flatten(),
+            _linear('fc1', 8, 'relu'),
+            _linear('fc2', 1),
+        ],
+        name='relation',
+    )
+
+
+class PairConvolution(keras.layers.Layer):
+    """A 3x3 convolution of every class map and query map, concatenated along their channels, the
+    class's first.
+
+    A convolution is linear in its channels: the two halves of the kernel are applied to each map
+    once, and every pair is a sum of two results.
+    """
+
+    def __init__(self, channels, filters, padding, name):
+        super().__init__(name=name)
+        self.padding = padding
+        self.kernel = self.add_weight(
+            (3, 3, 2 * channels, filters), _kernel(filters), name=f'{name}_kernel'
+        )
+        self.bias = self.add_weight((filters,), 'zeros', name=f'{name}_bias')
+        self.built = True
+
+    def call(self, class_maps, query_maps):
+        """[tasks, way, h, w, c], [tasks, queries, h, w, c] -> [tasks, queries, way, h', w',
+        filters]."""
+        halves = tf.split(tf.convert_to_tensor(self.kernel), 2, axis=2)
+        classes, queries = (
+            self._convolved(*pair) for pair in zip((class_maps, query_maps), halves)
+        )
+        return queries[:, :, None] + classes[:, None] + self.bias
+
+    def _convolved(self, maps, kernel):
+        out = tf.nn.conv2d(tf.reshape(maps, [-1, *maps.shape[2:]]), kernel, 1, self.padding.upper())
+        return tf.reshape(out, tf.concat([tf.shape(maps)[:2], out.shape[1:]], 0))
+
+
+class Relation(MetricLearner):
+    """Relation Network: r = g(sum of the class's support maps, the query's map), a learned score
+    from 0 to 1.
+
+    Minimises the squared error between the scores and the one-hot labels. Outputs are the scores'
+    logits; classes without support have the lowest. As in the authors' code the support images, the
+    query images and the pairs are each normalised by their own statistics, in training and (they
+    never call eval mode) at test: a prediction depends on the other queries. Their code normalises
+    15 queries per class in several balanced batches on miniImageNet, this one all queries of a task
+    together.
+
+    Args:
+      input_shape: (height, width, channels) of the images.
+      filters: of all convolutions.
+      transductive: False: running averages instead at test. The authors' momentum, 1 in PyTorch's
+        terms, makes the last batch the average; here it is .1, BatchNorm's .9.
+    Raises: UserError where the images are too small.
+    """
+
+    def __init__(self, input_shape, filters=64, transductive=True, **kwargs):
+        if min(input_shape[:2]) < SMALLEST_SIDE:
+            raise UserError(
+                f'--image_size={min(input_shape[:2])}: the Relation Network needs images of at '
+                'least '
+                f'{SMALLEST_SIDE}x{SMALLEST_SIDE}'
+            )
+        super().__init__(encoder(input_shape, filters), RelationScores(), transductive, **kwargs)
+        sides = self.encoder.output_shape[1:3]
+        padding = 'valid' if min(sides) >= UNPADDED_MAPS else 'same'
+        self.pair_convolution = PairConvolution(filters, filters, padding, 'conv5')
+        self.relation = relation_module(
+            (*(side - 2 * (padding == 'valid') for side in sides), filters), padding
+        )
+
+    @classmethod
+    def from_flags(cls, flags, network, objective):
+        """The learner that the command line describes. Raises UserError in regression."""
+        classification_only(flags, objective)
+        return cls(
+            network.input_shape, flags.num_filters, transductive=flags.transductive is not False
+        )
+
+    @classmethod
+    def tiny(cls):
+        return cls((SMALLEST_SIDE, SMALLEST_SIDE, 1), filters=8), EpisodeSpec(
+            way=3, shot=2, query=2
+        )
+
+    def summarise(self, support, support_y, training=False):
+        """Maps [tasks, support, h, w, c] -> {'class_maps': sums [tasks, way, h, w, c], 'present':
+        [tasks, way]}."""
+        del training
+        return {
+            'class_maps': tf.einsum('tsw,tsijc->twijc', support_y, support),
+            'present': tf.reduce_max(support_y, axis=1),
+        }
+
+    def compare(self, state, query, training=False, mask=None):
+        """state, maps [tasks, queries, h, w, c] -> logits [tasks, queries, way].
+
+        mask: the task's query_mask: batch norm then sees only pairs of a query that counts and a
+          class with support.
+        """
+        pairs, present = (
+            self.pair_convolution(state['class_maps'], query),
+            state['present'][:, None],
+        )
+        shape, maps = tf.shape(pairs), pairs.shape[3:]
+        if mask is not None:
+            mask = tf.reshape(mask[..., None] * present, [shape[0], -1])
+        pairs = tf.reshape(pairs, [shape[0], shape[1] * shape[2], *maps])
+        logits = tf.reshape(self.apply(self.relation, pairs, training, mask), shape[:3])
+        return tf.where(present > 0, logits, logits.dtype.min)
+
+    def query_outputs(self, task, steps=None):
+        del steps
+        return self._outputs(task, training=False)[tf.newaxis]
+
+    def meta_loss(self, task):
+        """Mean squared error of the scores, with batch norm in training mode."""
+        return self._query_loss_and_log(task, self._outputs(task, training=True))
+
+    def _outputs(self, task, training):
+        support = self.embed(task.support_x, training, task.support_mask)
+        query = self.embed(task.query_x, training, task.query_mask)
+        state = self.summarise(support, task.support_y, training)
+        return self.compare(state, query, training, task.query_mask)
+
+    def clip_gradients(self, gradients):
+        """The gradients of the encoder, and those of the relation module, each to a norm of .5."""
+        names = [variable.path for variable in self.encoder.trainable_variables]
+        of_encoder = [variable.path in names for variable in self.trainable_variables]
+        clipped = {
+            part: iter(
+                tf.clip_by_global_norm(
+                    [g for g, p in zip(gradients, of_encoder) if p == part], CLIP
+                )[0]
+            )
+            for part in (True, False)
+        }
+        return [next(clipped[part]) for part in of_encoder]

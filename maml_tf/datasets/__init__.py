@@ -1,0 +1,1 @@
+"""One file for each data set, and the table of those that the command line knows."""

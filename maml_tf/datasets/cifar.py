@@ -1,0 +1,81 @@
+"""CIFAR-FS and FC100: CIFAR-100 (Krizhevsky 2009) through TensorFlow Datasets, in two splits into
+classes."""
+
+import numpy as np
+
+from maml_tf.datasets.raw.prepared import prepared
+from maml_tf.datasets.splits import class_names
+from maml_tf.episodes.images import ClassImages, ImageClasses
+
+SHAPE = (32, 32, 3)
+
+
+def cifar_fs(data_dir=None):
+    """64 / 16 / 20 classes, whatever their super-class (Bertinetto et al. 2019); see `_source`."""
+    return _source(data_dir, 'cifar_fs', 'label', 'CIFAR-100 (of which CIFAR-FS is made)')
+
+
+def fc100(data_dir=None):
+    """60 / 20 / 20 classes, those of 12 / 4 / 4 super-classes (Oreshkin et al. 2018); see
+    `_source`."""
+    return _source(data_dir, 'fc100', 'coarse_label', 'CIFAR-100 (of which FC100 is made)')
+
+
+def _source(data_dir, lists, listed, title):
+    """600 images of each class, CIFAR-100's training and test images together, as ImageClasses.
+
+    Classes are in the order of the list, those of a super-class in that of their labels; groups are
+    the super-classes' numbers. The images of a class are sorted by their TFDS id, so nothing hangs
+    on the order of the prepared files.
+
+    Args:
+      data_dir: a TensorFlow Datasets directory; None: TFDS's own default, downloaded to where it is
+        missing.
+      lists: folder of the published split under data/.
+      listed: what it lists, 'label' or 'coarse_label'.
+    Raises:
+      UserError: `data_dir` holds no prepared cifar100.
+    """
+    builder = prepared('cifar100', data_dir, title)
+
+    def load(split):
+        wanted = [
+            builder.info.features[listed].names.index(name) for name in class_names(lists)[split]
+        ]
+        examples = _read(builder, listed, wanted)
+        ids = np.char.decode(examples['id'].astype(bytes))
+        place = [wanted.index(number) for number in examples[listed]]
+        order = np.lexsort([ids, examples['label'], place])
+        labels, groups = examples['label'][order], examples['coarse_label'][order]
+        firsts = np.flatnonzero(np.diff(labels, prepend=-1))
+        names = builder.info.features['label'].names
+        return ClassImages(
+            examples['image'][order],
+            np.diff(firsts, append=len(labels)),
+            [names[label] for label in labels[firsts]],
+            ids[order].tolist(),
+            groups[firsts],
+        )
+
+    return ImageClasses(load, SHAPE)
+
+
+def _read(builder, listed, wanted):
+    """{feature: array} of the examples whose `listed` is in `wanted`; no other image is decoded."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    is_wanted = tf.constant(np.isin(np.arange(builder.info.features[listed].num_classes), wanted))
+    examples = builder.as_dataset(
+        split='train+test',
+        decoders={'image': tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(try_autocache=False),
+    )
+    decoded = examples.filter(lambda example: tf.gather(is_wanted, example[listed])).map(
+        lambda example: (
+            example | {'image': tf.ensure_shape(tf.image.decode_png(example['image']), SHAPE)}
+        ),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    batches = list(decoded.batch(1000).as_numpy_iterator())
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

@@ -1,0 +1,81 @@
+"""Curves drawn from a Gaussian process (Garnelo et al. 2018, section 4.1): endless tasks, no
+data."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from maml_tf.episodes.points import Division
+from maml_tf.episodes.random_bits import Stream, normal, uniform
+from maml_tf.objectives import Regression
+
+LENGTH, AMPLITUDE, NOISE, X = 0.4, 1.0, 0.02, (-2.0, 2.0)
+
+
+class GaussianProcess:
+    """y ~ N(0, K), K(x, x') = exp(-(x - x')**2 / (2 * 0.4**2)) + 0.02**2 [x = x'], x ~ U[-2, 2].
+
+    The official code's kernel and inputs (deepmind/neural-processes, the notebook of conditional
+    neural processes). It draws 3 to 9 context points and 2 to 9 further targets for a whole batch,
+    this for each task: `GaussianProcess(query_contains_support=True, least_query=2)` with
+    `EpisodeSpec(1, 9, 9, least_shot=3)`.
+
+    Args:
+      query_contains_support: the query is the support and spec.query further points (targets
+        contain the context).
+      least_query: each task draws the number of (further) query points, from here to spec.query;
+        None: spec.query.
+    """
+
+    objective = Regression()
+    output_dim = 1
+    input_shape = (1,)
+
+    def __init__(self, query_contains_support=False, least_query=None):
+        self.query_contains_support, self.least_query = query_contains_support, least_query
+
+    def tasks(self, split, spec, seed):
+        """Returns draw(start, count) -> Task, with spec.shot support and spec.query (further) query
+        points per task."""
+        division = Division(spec, (seed, split), self.query_contains_support, self.least_query)
+
+        def draw(start, count):
+            x, normals = self.draws(split, seed, start, count, division.points)
+            return division(x, values(x, normals), division.sizes(start, count))
+
+        return draw
+
+    def curves(self, split, spec, seed, count, points):
+        """The first `count` tasks of `tasks(split, spec, seed)`, but the query is an even grid of
+        `points`."""
+        x, normals = (
+            drawn[:, : spec.shot]
+            for drawn in self.draws(split, seed, 0, count, spec.shot + spec.query)
+        )
+        grid = tf.broadcast_to(tf.linspace(*X, points)[None, :, None], [count, points, 1])
+        x = tf.concat([x, grid], 1)
+        # The values at the support stay what they are: they come first, and a Cholesky factor is
+        # triangular.
+        normals = tf.concat(
+            [normals, normal(Stream(seed, split, 2).bits(0, count, 2 * points))[:, :, None]], 1
+        )
+        division = Division(dataclasses.replace(spec, query=points), (seed, split))
+        return division(x, values(x, normals), division.sizes(0, count))
+
+    def draws(self, split, seed, start, count, points):
+        """What makes the tasks: inputs and standard normals, each [count, points, 1]."""
+        x = uniform(Stream(seed, split, 1).bits(start, count, points), *X)
+        return x[:, :, None], normal(Stream(seed, split, 0).bits(start, count, 2 * points))[
+            :, :, None
+        ]
+
+
+def values(x, normals):
+    """The process at x, from as many standard normals: L n with L L' = K. Both and the result
+    [tasks, points, 1]."""
+    x = tf.cast(
+        x, tf.float64
+    )  # In single precision the matrix of close points is not positive definite.
+    squares = tf.square((x - tf.linalg.matrix_transpose(x)) / LENGTH)
+    kernel = AMPLITUDE**2 * tf.exp(-0.5 * squares) + NOISE**2 * tf.eye(x.shape[1], dtype=x.dtype)
+    return tf.cast(tf.linalg.cholesky(kernel) @ tf.cast(normals, x.dtype), tf.float32)

@@ -1,0 +1,61 @@
+"""miniImageNet with Ravi and Larochelle's classes, as a TensorFlow Datasets builder with a manual
+directory."""
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from maml_tf.datasets.raw import miniimagenet as raw_miniimagenet
+from maml_tf.datasets.raw.images import SIDE
+from maml_tf.datasets.raw.manual_builder import ManualBuilder, batches, prepared_builder
+from maml_tf.datasets.splits import class_names
+from maml_tf.episodes.images import ClassImages, ImageClasses
+
+LISTS = raw_miniimagenet.LISTS
+
+
+class MiniImagenet(ManualBuilder):
+    """100 classes of ImageNet at 84x84, 64 / 16 / 20 for train / val / test (Ravi and Larochelle
+    2017).
+
+    `index` numbers the images of a split class by class, so that their order does not hang on that
+    of the files.
+    """
+
+    VERSION = tfds.core.Version('1.0.0')
+    TITLE = 'miniImageNet'
+    find = staticmethod(raw_miniimagenet.find)
+
+    def _info(self):
+        names = [name for split in class_names(LISTS).values() for name in split]
+        return self._image_info(
+            tfds.features.ClassLabel(names=names),
+            homepage='https://openreview.net/forum?id=rJY0-Kcll',
+        )
+
+
+def miniimagenet(data_dir=None, manual_dir=None):
+    """miniImageNet as ImageClasses; prepared once from `manual_dir`, each split read when it is
+    first needed.
+
+    Classes are named by their WordNet ids, images by their numbers.
+
+    Args:
+      data_dir: the TensorFlow Datasets directory that holds the prepared set or receives it; None:
+        TFDS's own.
+      manual_dir: the folder with the raw files, in one of the layouts of raw_miniimagenet.py; None:
+        TFDS's `downloads/manual` in the data directory.
+    Raises:
+      UserError: neither the prepared set nor the raw files are there, or a raw file is bad.
+    """
+    builder = prepared_builder(MiniImagenet, data_dir, manual_dir)
+
+    def load(split):
+        images = np.empty([builder.info.splits[split].num_examples, SIDE, SIDE, 3], np.uint8)
+        labels = np.empty(len(images), int)
+        for batch in batches(builder, split):
+            images[batch['index']], labels[batch['index']] = batch['image'], batch['label']
+        return ClassImages(
+            images, np.unique(labels, return_counts=True)[1], class_names(LISTS)[split]
+        )
+
+    return ImageClasses(load, (SIDE, SIDE, 3))

@@ -1,0 +1,136 @@
+"""TensorFlow Datasets builders of sets that cannot be downloaded: prepared once from a folder with
+the raw files."""
+
+import abc
+import contextlib
+import io
+import pathlib
+import tempfile
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from maml_tf.datasets.raw.images import SIDE
+from maml_tf.errors import UserError
+from maml_tf.terminal import progress
+
+
+class ManualBuilder(tfds.core.GeneratorBasedBuilder):
+    """Images of 84x84 with `label`, which numbers the classes of all splits, and `index`.
+
+    `index` numbers the images of a split class by class, so that their order does not hang on that
+    of the files.
+    """
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = 'this set cannot be downloaded: name the folder that holds it'
+    TITLE: str  # what the set is called in messages
+
+    @staticmethod
+    @abc.abstractmethod
+    def find(folder):
+        """{split: () -> RawSplit} of what is in the folder; raises UserError where it is not such a
+        set."""
+
+    def _image_info(self, label, **kwargs):
+        """DatasetInfo, given the feature `label`."""
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            supervised_keys=('image', 'label'),
+            features=tfds.features.FeaturesDict(
+                {
+                    'image': tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format='png'),
+                    'label': label,
+                    'index': np.int64,
+                }
+            ),
+            **kwargs,
+        )
+
+    def _raw_splits(self, manual_dir):
+        # Everything that can be seen without reading an image is checked for all splits before the
+        # first is read.
+        return {split: read() for split, read in self.find(manual_dir).items()}
+
+    def _split_generators(self, dl_manager):
+        generators, first = {}, 0
+        for split, raw in self._raw_splits(dl_manager.manual_dir).items():
+            generators[split] = self._generate_examples(split, raw, first)
+            first += len(raw.class_names)
+        return generators
+
+    def _generate_examples(self, split, raw, first):
+        labels = {name: number for number, name in enumerate(raw.class_names, start=first)}
+        in_order = sorted(
+            range(len(raw.images)), key=lambda i: (labels[raw.images[i].label], raw.images[i].name)
+        )
+        images = progress.bar(raw.images, split, unit=' images')
+        for image, index in zip(images, np.argsort(in_order).tolist()):
+            yield image.name, {'image': image.read(), 'label': labels[image.label], 'index': index}
+
+
+def prepared_builder(builder_class, data_dir=None, manual_dir=None):
+    """A ManualBuilder whose set is prepared, which happens once.
+
+    Args:
+      data_dir: the TensorFlow Datasets directory that holds the prepared set or receives it; None:
+        TFDS's own.
+      manual_dir: the folder with the raw files; None: TFDS's `downloads/manual` in the data
+        directory.
+    Raises:
+      UserError: neither the prepared set nor the raw files are there, or a raw file is bad.
+    """
+    builder = builder_class(data_dir=data_dir)
+    if _is_prepared(builder):
+        return builder
+    _prepare(builder, manual_dir)
+    return builder_class(data_dir=data_dir)
+
+
+def batches(builder, split):
+    """Yields the examples of a split, as {feature: array}, in TFDS's order."""
+    examples = builder.as_dataset(
+        split=split, read_config=tfds.ReadConfig(try_autocache=False)
+    ).batch(500)
+    return examples.prefetch(2).as_numpy_iterator()
+
+
+def _is_prepared(builder):
+    return (
+        builder.data_path / 'dataset_info.json'
+    ).exists()  # builder.is_prepared() logs a warning if not.
+
+
+def _prepare(builder, manual_dir):
+    """Writes the TFDS set, or leaves nothing behind. Of two processes that do so at once, one's set
+    stays."""
+    if builder.data_path.exists():
+        raise UserError(
+            f'{builder.data_dir}: a prepared {builder.TITLE} without its dataset_info.json; '
+            'remove it'
+        )
+    folder = pathlib.Path(manual_dir or builder.data_dir_root / 'downloads/manual').expanduser()
+    try:
+        builder.find(folder)  # TFDS would ask for the directory in many lines and make others.
+    except UserError as error:
+        raise UserError(f'{error}. Nor is it prepared in {builder.data_dir} (--data_dir)') from None
+    print(f'Preparing {builder.TITLE} from {folder} in {builder.data_dir}, once')
+    tfds.display_progress_bar(False)  # It knows no total and shows long paths.
+    try:
+        # What TFDS prints says less. Its download directory stays empty.
+        with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
+            builder.download_and_prepare(
+                download_dir=downloads,
+                download_config=tfds.download.DownloadConfig(manual_dir=folder),
+            )
+    except OSError:
+        if not _is_prepared(
+            builder
+        ):  # else another process was faster, and this one's set was in the way
+            raise
+    finally:
+        tfds.display_progress_bar(True)
+        with contextlib.suppress(
+            OSError
+        ):  # TFDS removes its incomplete directory, but not an empty one above it.
+            pathlib.Path(builder.data_dir).parent.rmdir()

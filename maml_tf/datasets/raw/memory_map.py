@@ -1,0 +1,138 @@
+"""Images of a set, gathered once: in memory, or of a set larger than that in a .npy file, which is
+then mapped."""
+
+import contextlib
+import math
+import os
+import pathlib
+import shutil
+import sys
+import time
+import uuid
+
+import numpy as np
+from tqdm import tqdm
+
+from maml_tf.errors import UserError
+
+IN_MEMORY = 10**9  # bytes of a whole set; larger ones stream
+ABANDONED = 600  # seconds since a process last wrote to its file; it writes many times a second
+
+
+def gathered(path, count, image_shape, images, whole):
+    """uint8 [count, *image_shape] from `images`, as `memory_mapped` takes them, in memory where the
+    set fits there.
+
+    Args:
+      path: the file of a set that does not fit.
+      whole: images of the whole set, of which these are one split: all its splits are held alike.
+    """
+    if whole * math.prod(image_shape) > IN_MEMORY:
+        return memory_mapped(path, count, image_shape, images)
+    array = np.empty([count, *image_shape], np.uint8)
+    for number, image in _one_by_one(images, count, pathlib.Path(path).stem, delay=3, leave=False):
+        array[number] = image
+    return array
+
+
+def memory_mapped(path, count, image_shape, images):
+    """uint8 [count, *image_shape], read-only and left in the file `path`, which is written first if
+    it is missing.
+
+    The file is written under another name and renamed when it is whole, so that an interrupted run
+    leaves nothing. Of two processes that write at once, one's file stays.
+
+    Args:
+      path: a name ending in .npy of which the content is a function: an existing file is used as it
+        is.
+      images: iterable of (number, uint8 image) or (numbers, uint8 images), every number from 0 to
+        count - 1 once, in any order (a disk writes faster in ascending order); iterated only where
+        the file is missing.
+    Raises:
+      UserError: the disk is too small or not writable, `images` leaves some out, or the existing
+        file is another.
+    """
+    path, shape = pathlib.Path(path), (count, *image_shape)
+    _remove_abandoned(path)
+    if not path.exists():
+        _write(path, shape, images)
+    try:
+        mapped = np.load(path, mmap_mode='r')
+    except (ValueError, EOFError) as error:
+        raise UserError(
+            f'{path}: not a whole .npy file ({error}); remove it, and it is written anew'
+        ) from error
+    if mapped.shape != shape or mapped.dtype != np.uint8:
+        raise UserError(
+            f'{path}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}; remove it, and it '
+            'is written '
+            'anew'
+        )
+    return mapped
+
+
+def _remove_abandoned(path):
+    """What a killed process left."""
+    for left in path.parent.glob(f'{path.name}.*.unfinished'):
+        with contextlib.suppress(
+            OSError
+        ):  # removed by another process, or the directory is read-only
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
+
+
+def _write(path, shape, images):
+    unfinished = path.with_name(f'{path.name}.{uuid.uuid4().hex}.unfinished')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(path, math.prod(shape))
+        print(f'Writing {path}, {math.prod(shape) / 1e9:.1f} GB, once')
+        with open(unfinished, 'xb') as file:
+            np.lib.format.write_array_header_1_0(
+                file, {'descr': '|u1', 'fortran_order': False, 'shape': shape}
+            )
+            start = file.tell()
+            for number, image in _one_by_one(images, shape[0], path.stem):
+                # Not through a mapping, which on a full disk would kill the process.
+                file.seek(start + number * math.prod(shape[1:]))
+                file.write(np.ascontiguousarray(image, np.uint8).reshape(shape[1:]))
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(
+            f'{path}: could not be written ({error}); a set of this size is kept in --data_dir, '
+            'which must '
+            'be writable the first time'
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+def _check_space(path, needed):
+    if needed > (free := shutil.disk_usage(path.parent).free):
+        raise UserError(
+            f'{path}: needs {needed / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB free; '
+            'make room or '
+            'name another --data_dir'
+        )
+
+
+def _one_by_one(images, count, title, **bar):
+    """Yields each (number, image) of single ones or batches, with a progress bar; then checks that
+    all were there."""
+    seen = np.zeros(count, bool)
+    interval = (
+        0.1 if sys.stderr.isatty() else 30
+    )  # as in training: a log file wants a line now and then
+    with tqdm(total=count, desc=title, unit=' images', mininterval=interval, **bar) as progress:
+        for numbers, batch in images:
+            if np.ndim(numbers) == 0:
+                numbers, batch = [numbers], [batch]
+            for number, image in zip(numbers, batch, strict=True):
+                yield int(number), image
+                seen[number] = True
+            progress.update(len(numbers))
+    if not seen.all():
+        raise UserError(f'{title}: {seen.sum()} of {count} images are there; prepare the set anew')

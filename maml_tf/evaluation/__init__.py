@@ -1,0 +1,1 @@
+"""Scores on many tasks, and the tables and pictures made of them."""

@@ -1,0 +1,67 @@
+"""Evaluation: the metric before adaptation and after every inner step, over many tasks."""
+
+import numpy as np
+import tensorflow as tf
+
+from maml_tf.terminal import progress
+from maml_tf.training import shares
+
+# Not the training seed: every run, whatever its algorithm and seed, is scored on the same tasks.
+TASK_SEED = 1
+
+
+def evaluator(learner, draw, steps, chunk=25, at_once=None):
+    """Compiles evaluate(tasks) -> float array [tasks, steps + 1], the objective's metric on the
+    first `tasks` tasks.
+
+    A progress bar appears when it takes more than some seconds.
+
+    Args:
+      chunk: tasks that are scored between two moves of it; at_once: tasks in a share, see
+        shares.py; None: all of them.
+    """
+
+    def metrics(task):
+        return tf.transpose(learner.query_metrics(task, steps)[1])
+
+    score = shares.concatenated(metrics, draw, chunk, at_once or chunk, learner.xla)
+
+    def evaluate(tasks):
+        # The last chunk may draw more tasks than are asked for: XLA compiles per shape, and tasks
+        # are endless.
+        starts = progress.bar(
+            range(0, tasks, chunk), 'evaluating', unit='chunk', delay=5, leave=False
+        )
+        chunks = [score(tf.constant(start, tf.int64)).numpy() for start in starts]
+        return np.concatenate(chunks)[:tasks]
+
+    return evaluate
+
+
+def chunk(spec, examples=1000):
+    """How many tasks of an EpisodeSpec to evaluate at once: about `examples` examples, and not more
+    than 24 tasks."""
+    return max(1, min(24, examples // (spec.way * (spec.shot + spec.query))))
+
+
+def define_flags(flags):
+    """Flags of evaluation."""
+    flags.DEFINE_bool('train', True, 'True: train, then evaluate; False: evaluate a trained model')
+    flags.DEFINE_bool(
+        'transductive',
+        None,
+        'evaluate and export with the queries of a task normalised together; '
+        "False: each query by itself (MAML: beside the support set). Default: as the method's "
+        'authors '
+        'did, maml and relation True, else False',
+    )
+    flags.DEFINE_bool(
+        'test_set', False, 'evaluate on the test classes; False: on the validation classes'
+    )
+    flags.DEFINE_integer('test_tasks', 600, 'number of tasks to evaluate on', lower_bound=2)
+    flags.DEFINE_string(
+        'write_tasks', None, 'write the evaluation tasks, classes and images by name, to this file'
+    )
+    flags.DEFINE_string(
+        'tasks_file', None, 'evaluate on the tasks of this file, which --write_tasks wrote'
+    )

@@ -1,0 +1,1 @@
+"""Networks whose weights may differ by task, encoders that all tasks share, and any Keras model."""

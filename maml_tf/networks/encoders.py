@@ -1,0 +1,121 @@
+"""Encoders: Keras layers that turn images into features, one for all images of a meta-batch."""
+
+import keras
+import tensorflow as tf
+
+from maml_tf.errors import UserError
+
+
+def torch_default(fan_in):
+    """PyTorch's initial weights and biases of a layer, both U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for
+    Keras."""
+    bound = fan_in**-0.5
+    return keras.initializers.RandomUniform(-bound, bound)
+
+
+class BatchNorm(keras.layers.Layer):
+    """Batch norm of [n, height, width, channels] by TensorFlow's fused kernels, 1.6 times as fast
+    as Keras' on a CPU.
+
+    As PyTorch's: the running averages are of the mean and the unbiased variance. On several
+    replicas each normalises by its own batch, and the running averages are the mean of theirs.
+
+    Args:
+      momentum: Keras', what is kept of the running average (PyTorch's is what is taken of the
+        batch).
+    """
+
+    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.momentum, self.epsilon = momentum, epsilon
+
+    def build(self, shape):
+        size = shape[-1:]
+        self.gamma = self.add_weight(name='gamma', shape=size, initializer='ones')
+        self.beta = self.add_weight(name='beta', shape=size, initializer='zeros')
+        self.moving_mean, self.moving_variance = (
+            keras.Variable(
+                value,
+                shape=size,
+                dtype=self.variable_dtype,
+                trainable=False,
+                name=name,
+                aggregation='mean',
+                synchronization='on_read',
+            )
+            for name, value in (('moving_mean', 'zeros'), ('moving_variance', 'ones'))
+        )
+
+    def call(self, x, training=False):
+        gamma, beta, *moving = map(
+            tf.convert_to_tensor, (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        )
+        if x.dtype == tf.float32:
+            y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+                x=x,
+                scale=gamma,
+                offset=beta,
+                mean=[] if training else moving[0],
+                variance=[] if training else moving[1],
+                epsilon=self.epsilon,
+                is_training=training,
+            )
+        else:  # The fused kernels know no float64.
+            mean, variance = tf.nn.moments(x, (0, 1, 2)) if training else moving
+            y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, self.epsilon)
+            count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+            variance *= count / (count - 1)
+        if training:
+            for variable, old, new in zip(
+                (self.moving_mean, self.moving_variance), moving, (mean, variance)
+            ):
+                variable.assign(self.momentum * old + (1 - self.momentum) * new)
+        return y
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def conv_block(
+    number, filters, fan_in, padding='same', pool=True, kernel_initializer=None, momentum=0.9
+):
+    """[3x3 convolution with bias, batch norm, 2x2 max-pool, ReLU], PyTorch's epsilon and running
+    averages.
+
+    The papers' ReLU stands before the pooling, which gives the same: the maximum of four ReLUs is
+    the ReLU of the maximum, and there is a quarter to compute.
+
+    number: names the layers, conv1, norm1 ...: a checkpoint knows them by it.
+    momentum: see BatchNorm.
+    """
+    initializer = torch_default(9 * fan_in)
+    layers = [
+        keras.layers.Conv2D(
+            filters,
+            3,
+            padding=padding,
+            bias_initializer=initializer,
+            name=f'conv{number}',
+            kernel_initializer=kernel_initializer or torch_default(9 * fan_in),
+        ),
+        BatchNorm(momentum, name=f'norm{number}'),
+    ]
+    return layers + [keras.layers.MaxPooling2D(2)] * pool + [keras.layers.ReLU()]
+
+
+def conv4(input_shape, filters=64, name='encoder'):
+    """Four blocks of 64 filters, flattened: 64 features of 28x28 images, 1600 of 84x84 (Vinyals et
+    al. 2016, 4.1).
+
+    Raises: UserError where the images are too small to be halved four times.
+    """
+    if min(input_shape[:2]) < 16:
+        raise UserError(
+            f'--image_size={min(input_shape[:2])}: four blocks halve the images four times, which '
+            'takes at '
+            'least 16x16'
+        )
+    layers = []
+    for number, fan_in in enumerate([input_shape[-1]] + [filters] * 3, start=1):
+        layers += conv_block(number, filters, fan_in)
+    return keras.Sequential([keras.Input(input_shape), *layers, keras.layers.Flatten()], name=name)

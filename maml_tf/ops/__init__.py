@@ -1,0 +1,1 @@
+"""Layers as pure functions of task-stacked tensors, with derivatives of their own."""

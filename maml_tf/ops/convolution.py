@@ -1,0 +1,219 @@
+"""SAME 3x3 convolutions with a kernel for every task, as batched matrix products.
+
+TensorFlow has no convolution with per-example kernels. Three lowerings, chosen by size; which is
+best, and in which order the factors of a product come, was measured under XLA on a CPU.
+"""
+
+import tensorflow as tf
+
+from maml_tf.ops.bilinear import Bilinear
+from maml_tf.ops.shapes import sizes
+
+# Up to so many channels, neighbours are gathered plane by plane: to copy a few numbers at a time is
+# slow.
+PLANES = 4
+
+
+def convolve(x, kernel, stride, dtype=None):
+    """[tasks, n, height, width, in] by [tasks, 3, 3, in, out] -> [tasks, n, h, w, out]; stride: 1
+    or 2.
+
+    dtype: in which to multiply, see Bilinear.
+    """
+    lowering = Planes if x.shape[-1] <= PLANES else Columns if stride == 1 else Patches
+    convolution = lowering.of(tuple(x.shape[2:4]), stride, dtype)
+    return convolution.product(x, convolution.arrange(kernel))
+
+
+class Convolution(Bilinear):
+    """Images [tasks, n, height, width, in], kernels in the form [tasks, ...] that `arrange` of a
+    lowering gives them.
+
+    Args:
+      sides: (height, width); stride: 1 or 2; dtype: see Bilinear.
+    """
+
+    def __init__(self, sides, stride, dtype=None):
+        super().__init__(dtype)
+        self.sides, self.stride = sides, stride
+        self.out_sides = tuple(-(-side // stride) for side in self.sides)
+        # TensorFlow puts the odd pixel of SAME padding at the end.
+        self.before = tuple(
+            max((out - 1) * stride + 3 - side, 0) // 2
+            for side, out in zip(self.sides, self.out_sides)
+        )
+
+    def views(self, x, height_axis):
+        """The nine inputs of every output: x, padded, [..., i::stride, j::stride, ...] for i, j in
+        0..2."""
+        padding = [
+            [before, self.stride * (out - 1) + 3 - side - before]
+            for before, out, side in zip(self.before, self.out_sides, self.sides)
+        ]
+        around = [[0, 0]] * height_axis
+        x = tf.pad(x, around + padding + [[0, 0]] * (x.shape.rank - height_axis - 2))
+        window = lambda start, out: slice(start, start + self.stride * (out - 1) + 1, self.stride)
+        return [
+            x[
+                (slice(None),) * height_axis
+                + (window(i, self.out_sides[0]), window(j, self.out_sides[1]))
+            ]
+            for i in range(3)
+            for j in range(3)
+        ]
+
+    def fold(self, pieces):
+        """Adds up what each output gives to its nine inputs, [tasks, n, h, w, 9 * in] -> [...,
+        height, width, in].
+
+        Pixels of one parity at a time: pixel i takes from output o by tap t where stride * o + t =
+          i + before.
+        """
+        channels = pieces.shape[-1] // 9
+        counts = [
+            -(-side // self.stride) for side in self.sides
+        ]  # pixels of a parity; of odd sides maybe one too many
+        images = []
+        for y in range(self.stride):
+            for x in range(self.stride):
+                terms = []
+                for i, top in self._taps(y, self.before[0]):
+                    for j, left in self._taps(x, self.before[1]):
+                        start = (3 * i + j) * channels
+                        terms.append(
+                            _window(pieces[..., start : start + channels], (top, left), counts)
+                        )
+                images.append(tf.add_n(terms))
+        return _interleave(images, self.stride)[:, :, : self.sides[0], : self.sides[1]]
+
+    def _taps(self, parity, before):
+        """[(tap, the output that the first pixel of this parity takes from)]"""
+        return [
+            (tap, (parity + before - tap) // self.stride)
+            for tap in range(3)
+            if (parity + before - tap) % self.stride == 0
+        ]
+
+
+def _window(x, starts, counts):
+    """x[:, :, start:start + count, ...] of the two axes of an image, with zeros where that is
+    outside."""
+    cut, padding = [slice(None)] * 2, [[0, 0]] * 2
+    for start, count, size in zip(starts, counts, x.shape[2:4]):
+        first, last = max(start, 0), min(start + count, size)
+        cut.append(slice(first, last))
+        padding.append([first - start, start + count - last])
+    return tf.pad(x[tuple(cut)], [*padding, [0, 0]])
+
+
+def _interleave(images, stride):
+    """stride**2 images of the pixels (y, x), (y, x + stride) ..., row by row -> the image."""
+    if stride == 1:
+        return images[0]
+    tasks, n, height, width, channels = sizes(images[0])
+    rows = [tf.stack(images[i : i + stride], 4) for i in range(0, stride**2, stride)]
+    return tf.reshape(tf.stack(rows, 3), [tasks, n, stride * height, stride * width, channels])
+
+
+class Patches(Convolution):
+    """[tasks, pixels, 9 * in] patches times kernels [tasks, out, 9 * in]."""
+
+    def arrange(self, kernel):
+        tasks, _, _, channels, out = sizes(kernel)
+        # In this order: XLA would fold the transposition of a product's very result into the
+        # product, a slower one.
+        return tf.reshape(tf.transpose(kernel, [0, 4, 1, 2, 3]), [tasks, out, 9 * channels])
+
+    def _patches(self, x):
+        tasks, *_, channels = sizes(x)
+        return tf.reshape(tf.concat(self.views(x, 2), -1), [tasks, -1, 9 * channels])
+
+    def _product(self, x, kernel):
+        tasks, n, *_ = sizes(x)
+        y = tf.matmul(self._patches(x), kernel, transpose_b=True)
+        return tf.reshape(y, [tasks, n, *self.out_sides, kernel.shape[1]])
+
+    def _to_input(self, dy, kernel):
+        return self.fold(_by_pixel(dy, lambda flat: tf.matmul(flat, kernel), kernel.shape[-1]))
+
+    def _to_weight(self, x, dy):
+        return tf.matmul(_flat(dy), self._patches(x), transpose_a=True)
+
+
+class Planes(Convolution):
+    """For few channels: [tasks, 9 * in, pixels] times kernels [tasks, 9 * in, out]."""
+
+    def arrange(self, kernel):
+        tasks, _, _, channels, out = sizes(kernel)
+        return tf.reshape(kernel, [tasks, 9 * channels, out])
+
+    def _planes(self, x):
+        tasks, *_, channels = sizes(x)
+        return tf.reshape(
+            tf.stack(self.views(tf.transpose(x, [0, 4, 1, 2, 3]), 3), 1), [tasks, 9 * channels, -1]
+        )
+
+    def _product(self, x, kernel):
+        tasks, n, *_ = sizes(x)
+        y = tf.matmul(self._planes(x), kernel, transpose_a=True)
+        return tf.reshape(y, [tasks, n, *self.out_sides, kernel.shape[-1]])
+
+    def _to_input(self, dy, kernel):
+        return self.fold(
+            _by_pixel(dy, lambda flat: tf.matmul(flat, kernel, transpose_b=True), kernel.shape[1])
+        )
+
+    def _to_weight(self, x, dy):
+        return tf.matmul(self._planes(x), _flat(dy))
+
+
+class Columns(Convolution):
+    """For stride 1: three columns are gathered, [tasks, pixels, 3 * in], multiplied by kernels
+    [tasks, 3 * in, 3 * out] (columns and rows of the kernel change places), and three rows of the
+    product added up.
+
+    A third of the patches' copies, and products that are nearer to square.
+    """
+
+    def arrange(self, kernel):
+        tasks, _, _, channels, out = sizes(kernel)
+        return tf.reshape(tf.transpose(kernel, [0, 2, 3, 1, 4]), [tasks, 3 * channels, 3 * out])
+
+    def _columns(self, x):
+        shifted = [_window(x, (0, j - 1), self.sides) for j in range(3)]
+        return tf.concat(shifted, -1)
+
+    def _product(self, x, kernel):
+        channels = kernel.shape[-1] // 3
+        z = _by_pixel(self._columns(x), lambda flat: tf.matmul(flat, kernel), kernel.shape[-1])
+        return tf.add_n(
+            [
+                _window(z[..., i * channels : (i + 1) * channels], (i - 1, 0), self.sides)
+                for i in range(3)
+            ]
+        )
+
+    def _to_input(self, dy, kernel):
+        tasks, rows, columns = sizes(kernel)
+        # A convolution with the kernel turned half around, its channels exchanged.
+        kernel = tf.reshape(kernel, [tasks, 3, rows // 3, 3, columns // 3])[:, ::-1, :, ::-1]
+        return self._product(
+            dy, tf.reshape(tf.transpose(kernel, [0, 1, 4, 3, 2]), [tasks, columns, rows])
+        )
+
+    def _to_weight(self, x, dy):
+        rows = tf.concat([_window(dy, (1 - i, 0), self.sides) for i in range(3)], -1)
+        return tf.matmul(_flat(self._columns(x)), _flat(rows), transpose_a=True)
+
+
+def _flat(x):
+    """[tasks, n, height, width, c] -> [tasks, pixels, c]"""
+    tasks, *_, channels = sizes(x)
+    return tf.reshape(x, [tasks, -1, channels])
+
+
+def _by_pixel(x, function, channels):
+    """[tasks, n, height, width, c] -> `function` of [tasks, pixels, c] -> [tasks, n, height, width,
+    channels]"""
+    tasks, n, height, width, _ = sizes(x)
+    return tf.reshape(function(_flat(x)), [tasks, n, height, width, channels])

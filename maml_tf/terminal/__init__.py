@@ -1,0 +1,1 @@
+"""What a program says on the screen and hears from the keyboard."""
