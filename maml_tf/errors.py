@@ -1,6 +1,29 @@
-"""Errors that are the user's to mend."""
+"""Errors that a user can mend."""
+
+from collections.abc import Mapping
 
 
 class UserError(ValueError):
-    """Bad input. The message is one line that names the flag or file and says what would be
-    right."""
+    """Says in one line what is wrong, names the argument or file, and says what would be right."""
+
+
+class ArgumentError(UserError):
+    """Names the argument that is wrong. A command line prints the same with the name of its flag.
+
+    Args:
+      argument: name of the argument, as in the signature of the function that raises.
+      value: its value; None: the message names the argument alone.
+      reason: what is wrong with it and what would be right.
+    """
+
+    def __init__(self, argument: str, value: object, reason: str):
+        self.argument, self.value, self.reason = argument, value, reason
+        super().__init__(self._message(argument))
+
+    def of_flag(self, flags: Mapping[str, str]) -> str:
+        """Returns the message of a command line; `flags` has the flag of each argument of another name."""
+        return self._message(f'--{flags.get(self.argument, self.argument)}')
+
+    def _message(self, name: str) -> str:
+        shown = name if self.value is None else f'{name}={self.value}'
+        return f'{shown}: {self.reason}'
