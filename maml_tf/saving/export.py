@@ -1,18 +1,25 @@
 """SavedModel export: three signatures that TensorFlow alone can load and call."""
 
-import json
-import os
 import pathlib
-import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-from maml_tf.errors import UserError
+from maml_tf.learner import Learner, State
+from maml_tf.saving import input_checks
+from maml_tf.saving.files import new_saved_model
 
 
-def export(learner, path, input_shape, output_dim, steps, description):
-    """Writes a SavedModel with signatures for any number of tasks, shots, queries and, unless it is
-    fixed, classes.
+def export(
+    learner: Learner,
+    path: pathlib.Path | str,
+    input_shape: Sequence[int],
+    output_dim: int,
+    steps: int,
+    description: Mapping[str, Any],
+) -> None:
+    """Writes a SavedModel for any number of tasks, shots, queries and, unless it is fixed, classes.
 
     adapt:            support_x [tasks, n, *input_shape], support_y [tasks, n, output_dim]
                       -> the task state
@@ -23,77 +30,77 @@ def export(learner, path, input_shape, output_dim, steps, description):
     the learner fixes (the way of MAML's last layer) and `description` stand in maml_tf.json beside
     the model.
 
+    The signatures raise tf.errors.InvalidArgumentError where an input holds NaN or infinity, and in
+    classification where a row of support_y is neither one-hot nor all zeros (an example that does
+    not count) or a task has only rows of zeros.
+
     Args:
+      path: a directory that does not exist yet; it appears when it is complete.
       output_dim: width of the labels; in classification that of a learner without a fixed way is
         left open.
       steps: inner steps of `adapt`.
-      path: a directory that does not exist yet; it appears when it is complete.
       description: {name: JSON value}, what a user should know (mode, flags, iteration ...).
     Raises:
-      UserError: `path` exists.
+      ArgumentError: `path` exists.
     """
-    path = pathlib.Path(path)
-    check_new(path)
-    classification = learner.objective.metric_name == 'accuracy'
-    output_dim = None if classification and not learner.fixed_way else output_dim
+    width = None if learner.objective.classification and not learner.fixed_way else output_dim
+    content = {'input_shape': list(input_shape), 'output_dim': width, 'inner_steps': steps}
+    with new_saved_model(path, content | dict(description)) as scratch:
+        module = tf.Module()
+        module.weights = [variable.value for variable in learner.variables]
+        signatures = _signatures(learner, input_shape, width, steps)
+        tf.saved_model.save(module, str(scratch), signatures=signatures)
+
+
+def _signatures(
+    learner: Learner, input_shape: Sequence[int], width: int | None, steps: int
+) -> dict[str, tf.types.experimental.ConcreteFunction]:
+    classification = learner.objective.classification
     examples = lambda name, shape: tf.TensorSpec([None, None, *shape], learner.compute_dtype, name)
-    support_x, support_y = examples('support_x', input_shape), examples('support_y', (output_dim,))
+    support_x, support_y = examples('support_x', input_shape), examples('support_y', (width,))
     query_x = examples('query_x', input_shape)
 
-    def predictions(outputs):
-        named = {'outputs': outputs}
-        return (
-            named | {'probabilities': learner.objective.probabilities(outputs)}
-            if classification
-            else named
-        )
+    @tf.function(autograph=False)
+    def adapt(support_x: tf.Tensor, support_y: tf.Tensor) -> State:
+        are_labels = input_checks.classes if classification else input_checks.finite
+        checks = input_checks.finite('support_x', support_x) + are_labels('support_y', support_y)
+        return learner.adapt(*input_checks.after(checks, support_x, support_y), steps)
 
     @tf.function(autograph=False)
-    def adapt(support_x, support_y):
-        return learner.adapt(support_x, support_y, steps)
+    def predict_query(query_x: tf.Tensor, **state: tf.Tensor) -> dict[str, tf.Tensor]:
+        checks = input_checks.finite('query_x', query_x)
+        (queries,) = input_checks.after(checks, query_x)
+        outputs = learner.predict_query(state, _at_least_one(queries))
+        return learner.objective.predictions(outputs[:, : tf.shape(queries)[1]])
 
     @tf.function(autograph=False)
-    def predict_query(query_x, **state):
-        return predictions(learner.predict_query(state, query_x))
+    def serve(
+        support_x: tf.Tensor, support_y: tf.Tensor, query_x: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        return predict_query(query_x, **adapt(support_x, support_y))
 
-    @tf.function(autograph=False)
-    def serve(support_x, support_y, query_x):
-        state = learner.adapt(support_x, support_y, steps)
-        return predictions(learner.predict_query(state, query_x))
-
-    adapt = adapt.get_concrete_function(support_x, support_y)
+    concrete_adapt = adapt.get_concrete_function(support_x, support_y)
     state = {
         name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype, name)
-        for name, spec in adapt.structured_outputs.items()
+        for name, spec in concrete_adapt.structured_outputs.items()
     }
-    signatures = {
-        'adapt': adapt,
+    return {
+        'adapt': concrete_adapt,
         'predict_query': predict_query.get_concrete_function(query_x, **state),
         'serving_default': serve.get_concrete_function(support_x, support_y, query_x),
     }
-    module = tf.Module()
-    module.weights = [variable.value for variable in learner.variables]
-    scratch = path.with_name(f'.{path.name}.writing')
-    shutil.rmtree(scratch, ignore_errors=True)
-    tf.saved_model.save(module, str(scratch), signatures=signatures)
-    content = {
-        'input_shape': list(input_shape),
-        'output_dim': output_dim,
-        'inner_steps': steps,
-        **description,
-    }
-    (scratch / 'maml_tf.json').write_text(json.dumps(content, indent=1) + '\n', 'utf-8')
-    os.replace(scratch, path)
 
 
-def check_new(path, flag='export_dir'):
-    """Raises UserError, naming the flag, where `path` exists: an export overwrites nothing."""
-    if pathlib.Path(path).exists():
-        raise UserError(f'--{flag}={path}: exists already; name a new directory')
+def _at_least_one(queries: tf.Tensor) -> tf.Tensor:
+    """Adds a query of zeros to tasks that have none: most networks cannot compute with none."""
+    shape = tf.shape(queries)
+    missing = tf.maximum(1 - shape[1], 0)
+    filling = tf.zeros(tf.concat([shape[:1], [missing], shape[2:]], 0), queries.dtype)
+    return tf.ensure_shape(tf.concat([queries, filling], 1), queries.shape)
 
 
-def define_flags(flags):
-    """Flags of export."""
+def define_flags(flags) -> None:
+    """Defines the flags of export."""
     flags.DEFINE_string(
         'export_dir', None, 'write a SavedModel of the evaluated learner to this new directory'
     )

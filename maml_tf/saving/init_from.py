@@ -1,84 +1,88 @@
 """Starting weights from a checkpoint: one of this package, or one of the reference (TF1 format)."""
 
 import pathlib
+import re
+from collections.abc import Collection, Iterable
 
 import tensorflow as tf
 
-from maml_tf.errors import UserError
-from maml_tf.saving.run_directory import LEARNER, VALUE, checkpoints
+from maml_tf.errors import ArgumentError
+from maml_tf.learner import Learner
+from maml_tf.saving.checkpoints import LEARNER, VALUE, checkpoints
 
 
-def load_weights(learner, path):
-    """Assigns the learner's variables from `path`.
+def load_weights(learner: Learner, path: pathlib.Path | str) -> None:
+    """Assigns the learner's variables from a checkpoint.
 
     Args:
       learner: any Learner; a checkpoint of the reference fits those with the reference's networks.
       path: a run directory of this package (its latest checkpoint), or a checkpoint's common
         prefix, such as logs/.../model-6000 or the reference's model59000.
     Raises:
-      UserError: there is no checkpoint, it lacks a variable, or a variable has another shape.
+      ArgumentError: there is no checkpoint, it lacks a variable, or a variable has another shape.
+        The learner is left as it was.
     """
-    prefix = _prefix(pathlib.Path(path))
-    reader = tf.train.load_checkpoint(prefix)
+    reader = tf.train.load_checkpoint(_prefix(pathlib.Path(path)))
     shapes = reader.get_variable_to_shape_map()
-    names = learner.named_variables()
-    own = {name: f'{LEARNER}/{name}{VALUE}' for name in names}
-    keys = own if any(key in shapes for key in own.values()) else reference_names(names, shapes)
-    for name, variable in names.items():
-        if keys.get(name) not in shapes:
-            raise UserError(
-                f'--init_from={path}: holds no {name}. It has other layers than these flags '
-                'describe: '
-                'compare --datasource, --norm, --conv and --algorithm'
+    variables = learner.named_variables()
+    keys = {name: f'{LEARNER}/{name}{VALUE}' for name in variables}
+    if not any(key in shapes for key in keys.values()):
+        keys = reference_names(variables, shapes)
+    for name, variable in variables.items():
+        if keys[name] not in shapes:
+            raise ArgumentError(
+                'init_from',
+                path,
+                f'holds no {name}. It has other layers than this learner: compare the data source, '
+                'the normalisation, the kind of network and the algorithm',
             )
         if list(variable.shape) != shapes[keys[name]]:
-            raise UserError(
-                f'--init_from={path}: {name} is {shapes[keys[name]]} there and '
-                f'{list(variable.shape)} '
-                'here. Compare --num_classes, --num_filters, --max_pool and --datasource'
+            raise ArgumentError(
+                'init_from',
+                path,
+                f'{name} is {shapes[keys[name]]} there and {list(variable.shape)} here. Compare '
+                'the number of classes and of filters, max-pooling and the data source',
             )
-    for name, variable in names.items():
+    for name, variable in variables.items():
         variable.assign(tf.cast(reader.get_tensor(keys[name]), variable.dtype))
 
 
-def _prefix(path):
+def _prefix(path: pathlib.Path) -> str:
     if path.is_dir():
-        if not (found := checkpoints(path)):
-            raise UserError(
-                f'--init_from={path}: no checkpoint in this directory, looked for model-*.index'
+        found = checkpoints(path)
+        if not found:
+            raise ArgumentError(
+                'init_from', path, 'no checkpoint in this directory, looked for model-*.index'
             )
         return found[max(found)]
     if not pathlib.Path(f'{path}.index').is_file():
-        raise UserError(
-            f'--init_from={path}: neither a directory nor a checkpoint, looked for {path}.index'
+        raise ArgumentError(
+            'init_from', path, f'neither a directory nor a checkpoint, looked for {path}.index'
         )
     return str(path)
 
 
-def reference_names(names, keys):
-    """{our name: the reference's}: biases are model/Variable, model/Variable_1, ...; norms
-    model/0/beta upwards.
+def reference_names(names: Iterable[str], keys: Collection[str]) -> dict[str, str | None]:
+    """Returns {our name: the reference's}, None where it has no such variable.
 
-    Its fully connected net names no weight and numbers its norms 0, 2, 3, 4; so they are matched in
-    order.
+    Its biases are model/Variable, model/Variable_1, ...; its norms model/0/beta upwards. Its fully
+    connected net names no weight and numbers its norms 0, 2, 3, 4; so they are matched in order.
+
+    Args:
+      names: of our variables, in the order in which they are made.
+      keys: of the reference's checkpoint.
     """
-    scopes = sorted(
-        {
-            key.split('/')[1]
-            for key in keys
-            if key.endswith(('/beta', '/gamma')) and key.count('/') == 2
-        }
-    )
+    of_norms = [key for key in keys if key.endswith(('/beta', '/gamma')) and key.count('/') == 2]
+    scopes = sorted({key.split('/')[1] for key in of_norms})
     mapping, unnamed = {}, 0
     for name in names:
-        if name.startswith('norm'):
-            block, variable = name.removeprefix('norm').split('_')
-            mapping[name] = (
-                f'model/{scopes[int(block)]}/{variable}' if int(block) < len(scopes) else None
-            )
+        if norm := re.fullmatch(r'norm(\d+)_(beta|gamma)', name):
+            block, variable = int(norm[1]), norm[2]
+            there = block < len(scopes)
+            mapping[name] = f'model/{scopes[block]}/{variable}' if there else None
         elif f'model/{name}' in keys:
             mapping[name] = f'model/{name}'
         else:
-            mapping[name] = 'model/Variable' + (f'_{unnamed}' if unnamed else '')
+            mapping[name] = f'model/Variable_{unnamed}' if unnamed else 'model/Variable'
             unnamed += 1
     return mapping

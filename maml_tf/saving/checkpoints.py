@@ -1,0 +1,164 @@
+"""Checkpoints of a run: all variables of its learner and optimizers, at some iterations."""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from maml_tf.errors import ArgumentError, UserError
+from maml_tf.saving.files import write_atomically
+
+KEPT = 10  # as the reference
+# A checkpoint knows a weight as learner/<name>/.ATTRIBUTES/VARIABLE_VALUE.
+LEARNER, VALUE = 'learner', '/.ATTRIBUTES/VARIABLE_VALUE'
+
+
+def checkpoints(directory: pathlib.Path | str) -> dict[int, str]:
+    """Returns {iteration: checkpoint prefix} of a run directory, ascending."""
+    # The index is written last: where it is, the checkpoint is whole.
+    indices = pathlib.Path(directory).glob('model-*.index')
+    found = {int(path.stem.removeprefix('model-')): str(path.with_suffix('')) for path in indices}
+    return dict(sorted(found.items()))
+
+
+class Checkpoints:
+    """Saves and restores variables in one directory, the last ones and the best.
+
+    Args:
+      path: the directory; it is made when something is first written.
+      variables: {group: {name: variable}}, what a checkpoint holds besides the iteration; the group
+        LEARNER holds the learner's weights, which another run can start from.
+    """
+
+    def __init__(
+        self, path: pathlib.Path | str, variables: Mapping[str, Mapping[str, tf.Variable]]
+    ):
+        self.path = pathlib.Path(path)
+        self._iteration = tf.Variable(0, dtype=tf.int64, name='iteration', trainable=False)
+        groups = {group: tf.train.Checkpoint(**named) for group, named in variables.items()}
+        self._checkpoint = tf.train.Checkpoint(iteration=self._iteration, **groups)
+        self._floats = {
+            f'{group}/{name}': variable
+            for group, named in variables.items()
+            for name, variable in named.items()
+            if variable.dtype.is_floating
+        }
+        self._are_finite = tf.function(self._check_each, autograph=False)
+
+    def checkpoints(self) -> dict[int, str]:
+        """Returns {iteration: checkpoint prefix}, ascending."""
+        return checkpoints(self.path)
+
+    def last_checkpoint(self) -> str:
+        """Returns, in words for the end of a message, which checkpoint there is to go back to."""
+        prefixes = self.checkpoints()
+        return f'the last checkpoint stays: {prefixes[max(prefixes)] if prefixes else "none"}'
+
+    def restore(self, iteration: int = -1) -> int:
+        """Reads a checkpoint and returns its iteration.
+
+        Args:
+          iteration: of the checkpoint; -1: the latest.
+        Raises:
+          UserError: there is no checkpoint, or it holds other variables.
+          ArgumentError: there are checkpoints, but none of this iteration.
+        """
+        prefixes = self.checkpoints()
+        if not prefixes:
+            raise UserError(
+                f'no checkpoint in {self.path}: train first, with the same settings, or start from '
+                'the weights of another run'
+            )
+        iteration = max(prefixes) if iteration == -1 else iteration
+        if iteration not in prefixes:
+            there = ', '.join(map(str, prefixes))
+            raise ArgumentError(
+                'iteration', iteration, f'{self.path} has checkpoints of iterations {there}'
+            )
+        try:
+            # What does not match is said below, not in TensorFlow's log.
+            status = self._checkpoint.read(prefixes[iteration]).expect_partial()
+            status.assert_existing_objects_matched().assert_consumed()
+        except (AssertionError, ValueError) as error:
+            raise UserError(
+                f'{prefixes[iteration]}: holds other variables than this learner and its '
+                'optimizers have. It was written by another version of this package, or by '
+                'another learner'
+            ) from error
+        return int(self._iteration)
+
+    def save(self, iteration: int) -> None:
+        """Writes a checkpoint of everything, and removes the oldest beyond KEPT.
+
+        Raises:
+          UserError: a variable is not finite, or the files cannot be written. The checkpoints
+            before stay.
+        """
+        self._write(self.path / f'model-{iteration}', iteration)
+        for old in list(self.checkpoints().values())[:-KEPT]:
+            _remove(pathlib.Path(old))
+
+    def save_best(self, iteration: int, score: float) -> None:
+        """Writes best/model-<iteration> in place of the one before, and its validation score.
+
+        Raises UserError as `save` does.
+        """
+        best = self.path / 'best'
+        self._write(best / f'model-{iteration}', iteration)
+        content = json.dumps({'iteration': iteration, 'score': score})
+        write_atomically(best / 'score.json', content + '\n')
+        for number, old in checkpoints(best).items():
+            if number != iteration:
+                _remove(pathlib.Path(old))
+
+    def best_score(self, iteration: int) -> float | None:
+        """Returns the best validation score up to `iteration`; None where there is none."""
+        path = self.path / 'best' / 'score.json'
+        if not path.exists():
+            return None
+        best = json.loads(path.read_text('utf-8'))
+        return best['score'] if best['iteration'] <= iteration else None
+
+    def _write(self, prefix: pathlib.Path, iteration: int) -> None:
+        """Writes under another name first: a checkpoint is two files, and a run may end between."""
+        self._check_finite(iteration)
+        self._iteration.assign(iteration)
+        scratch = prefix.parent / '.writing'
+        shutil.rmtree(scratch, ignore_errors=True)
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._checkpoint.write(str(scratch / 'model'))
+            for ending in ('data-00000-of-00001', 'index'):
+                os.replace(scratch / f'model.{ending}', f'{prefix}.{ending}')
+        except tf.errors.OpError as error:
+            reason = error.message.splitlines()[0]
+            raise UserError(
+                f'{prefix}: the checkpoint could not be written ({reason}); '
+                f'{self.last_checkpoint()}'
+            ) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _check_each(self) -> tf.Tensor:
+        return tf.stack([tf.reduce_all(tf.math.is_finite(v)) for v in self._floats.values()])
+
+    def _check_finite(self, iteration: int) -> None:
+        """Raises UserError where a variable is not finite: a run cannot go on from there."""
+        if not self._floats:
+            return
+        wrong = [name for name, fine in zip(self._floats, self._are_finite().numpy()) if not fine]
+        if wrong:
+            others = f' and {len(wrong) - 1} more variables hold' if wrong[1:] else ' holds'
+            raise UserError(
+                f'{wrong[0]}{others} NaN or infinity at iteration {iteration}: nothing was saved, '
+                f'{self.last_checkpoint()}. Smaller learning rates, inner and outer, may help'
+            )
+
+
+def _remove(prefix: pathlib.Path) -> None:
+    """Removes the index first: without it the rest is no checkpoint."""
+    for ending in ('index', 'data-00000-of-00001'):
+        pathlib.Path(f'{prefix}.{ending}').unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""The name of a run, which says what it was trained with. Imports no TensorFlow."""
+
+from collections.abc import Collection
+
+# Flags of the data and of training that make another run, and stand in its name where they are not
+# the default.
+TRAINING_FLAGS = (
+    *('class_split', 'rotations', 'image_size', 'ink', 'resize', 'train_on', 'train_query'),
+    *('train_way_from', 'train_shot_from', 'leave_to_query', 'within_groups', 'dimension'),
+    *('query_contains_support', 'meta_lr', 'meta_lr_halve_every'),
+)
+NORMS = {'batch_norm': 'batchnorm', 'layer_norm': 'layernorm', 'None': 'nonorm'}
+
+
+def experiment_string(flags, heeds: Collection[str]) -> str:
+    """Returns the reference's name of a run, of what the method heeds.
+
+    What the reference does not know (another method, pretraining, a seed) is added at the end.
+
+    heeds: names of the shared flags that the method heeds.
+    """
+    parts = [f'cls_{flags.train_num_classes or flags.num_classes}.mbs_{flags.meta_batch_size}']
+    parts += [f'.ubs_{train_update_batch_size(flags)}']
+    said = {
+        'num_updates': f'.numstep{flags.num_updates}',
+        'update_lr': f'.updatelr{train_update_lr(flags)}',
+        'num_filters': f'hidden{flags.num_filters}' if flags.num_filters != 64 else '',
+        'max_pool': 'maxpool' if flags.max_pool else '',
+        'stop_grad': 'stopgrad' if flags.stop_grad else '',
+        'bfloat16': 'bfloat16' if flags.bfloat16 else '',
+        'baseline': flags.baseline or '',
+        'norm': NORMS[flags.norm],
+        'conv': '' if flags.conv else '.fc',
+    }
+    parts += [text for name, text in said.items() if name in heeds]
+    if flags.algorithm != 'maml':
+        parts.append(f'.{flags.algorithm}')
+    if flags.pretrain_iterations and not flags.baseline:
+        # The reference gives its pretrained baseline and its MAML the same name, and resumes one
+        # from the other.
+        parts.append('.pretrain')
+        parts += [str(flags.pretrain_iterations)] if flags.metatrain_iterations else []
+    if flags.seed:
+        parts.append(f'.seed{flags.seed}')
+    for name in (*TRAINING_FLAGS, *private_flags(flags)):
+        if flags[name].value != flags[name].default:
+            parts.append(f'.{name}_{flags[name].value}')
+    return ''.join(parts)
+
+
+def private_flags(flags) -> list[str]:
+    """Returns the names of the flags that belong to the chosen method alone."""
+    return sorted(name for name in flags if name.startswith(f'{flags.algorithm}_'))
+
+
+def train_update_batch_size(flags) -> int:
+    """Returns the shots in training, where evaluation may differ."""
+    own = flags.train_update_batch_size
+    return flags.update_batch_size if own == -1 else own
+
+
+def train_update_lr(flags) -> float:
+    """Returns the inner rate in training, where evaluation may differ."""
+    own = flags.train_update_lr
+    return flags.update_lr if own == -1 else own
