@@ -1,5 +1,7 @@
-"""CIFAR-FS and FC100: CIFAR-100 (Krizhevsky 2009) through TensorFlow Datasets, in two splits into
-classes."""
+"""CIFAR-FS and FC100: two splits into classes of CIFAR-100 (Krizhevsky 2009)."""
+
+import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -7,34 +9,44 @@ from maml_tf.datasets.raw.prepared import prepared
 from maml_tf.datasets.splits import class_names
 from maml_tf.episodes.images import ClassImages, ImageClasses
 
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
 SHAPE = (32, 32, 3)
 
 
-def cifar_fs(data_dir=None):
-    """64 / 16 / 20 classes, whatever their super-class (Bertinetto et al. 2019); see `_source`."""
-    return _source(data_dir, 'cifar_fs', 'label', 'CIFAR-100 (of which CIFAR-FS is made)')
-
-
-def fc100(data_dir=None):
-    """60 / 20 / 20 classes, those of 12 / 4 / 4 super-classes (Oreshkin et al. 2018); see
-    `_source`."""
-    return _source(data_dir, 'fc100', 'coarse_label', 'CIFAR-100 (of which FC100 is made)')
-
-
-def _source(data_dir, lists, listed, title):
-    """600 images of each class, CIFAR-100's training and test images together, as ImageClasses.
-
-    Classes are in the order of the list, those of a super-class in that of their labels; groups are
-    the super-classes' numbers. The images of a class are sorted by their TFDS id, so nothing hangs
-    on the order of the prepared files.
+def cifar_fs(data_dir: str | pathlib.Path | None = None) -> ImageClasses:
+    """Returns CIFAR-FS: 64 / 16 / 20 classes, whatever their super-class (Bertinetto et al. 2019).
 
     Args:
       data_dir: a TensorFlow Datasets directory; None: TFDS's own default, downloaded to where it is
         missing.
+    Raises: ArgumentError where `data_dir` holds no prepared cifar100.
+    """
+    return _source(data_dir, 'cifar_fs', 'label', 'CIFAR-100 (of which CIFAR-FS is made)')
+
+
+def fc100(data_dir: str | pathlib.Path | None = None) -> ImageClasses:
+    """Returns FC100: the 60 / 20 / 20 classes of 12 / 4 / 4 super-classes (Oreshkin et al. 2018).
+
+    Args:
+      data_dir: a TensorFlow Datasets directory; None: TFDS's own default, downloaded to where it is
+        missing.
+    Raises: ArgumentError where `data_dir` holds no prepared cifar100.
+    """
+    return _source(data_dir, 'fc100', 'coarse_label', 'CIFAR-100 (of which FC100 is made)')
+
+
+def _source(data_dir, lists, listed, title):
+    """Returns 600 images of each class, CIFAR-100's training and test images together.
+
+    Classes are in the order of the list, those of a super-class in that of their labels; groups are
+    the super-classes' numbers. The images of a class are sorted by their TFDS id, so nothing
+    depends on the order of the prepared files.
+
+    Args:
       lists: folder of the published split under data/.
       listed: what it lists, 'label' or 'coarse_label'.
-    Raises:
-      UserError: `data_dir` holds no prepared cifar100.
     """
     builder = prepared('cifar100', data_dir, title)
 
@@ -60,8 +72,10 @@ def _source(data_dir, lists, listed, title):
     return ImageClasses(load, SHAPE)
 
 
-def _read(builder, listed, wanted):
-    """{feature: array} of the examples whose `listed` is in `wanted`; no other image is decoded."""
+def _read(
+    builder: 'tfds.core.DatasetBuilder', listed: str, wanted: list[int]
+) -> dict[str, np.ndarray]:
+    """Reads the examples whose `listed` is in `wanted`; no other image is decoded."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

@@ -1,60 +1,60 @@
-"""Families of functions to learn in context (Garg et al. 2022, section 2 and appendix A): endless
-tasks, no data.
+"""Functions to learn in context (Garg et al. 2022, section 2, appendix A): endless tasks, no data.
 
 Inputs are x ~ N(0, I). The definitions are the official code's (dtsip/in-context-learning).
 """
 
+import abc
 import math
 
 import tensorflow as tf
 
-from maml_tf.episodes.points import Division
+from maml_tf.episodes.points import Division, Functions
 from maml_tf.episodes.random_bits import Stream, choose, normal, uniform
-from maml_tf.objectives import Regression
+from maml_tf.episodes.source import Draw
+from maml_tf.episodes.task import EpisodeSpec
 
 SPARSITY, DEPTH, HIDDEN = 3, 4, 100
 
 
-class Family:
-    """A family; subclasses write `parameters` and `values`.
+class Family(Functions):
+    """Functions of one kind; subclasses write `parameters` and `values`.
 
     Args:
       dimension: of x.
     """
 
-    objective = Regression()
-    output_dim = 1
-
-    def __init__(self, dimension=20):
+    def __init__(self, dimension: int = 20):
         self.dimension = dimension
         self.input_shape = (dimension,)
 
-    def tasks(self, split, spec, seed):
-        """Returns draw(start, count) -> Task, with spec.shot support and spec.query query points
-        per task."""
+    def tasks(self, split: str, spec: EpisodeSpec, seed: int) -> Draw:
+        """Returns draw(start, count), which gives tasks of spec.shot support and spec.query query
+        points."""
         division = Division(spec, (seed, split))
 
         def draw(start, count):
             x = _normals((seed, split, 1), start, count, division.points, self.dimension)
             y = self.values(x, *self.parameters(split, seed, start, count))
-            return division(x, y, division.sizes(start, count))
+            return division(x, y, division.drawn(start, count))
 
         return draw
 
-    def parameters(self, split, seed, start, count):
-        """What makes each task's function, a tuple of tensors [count, ...]."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def parameters(
+        self, split: str, seed: int, start: tf.Tensor | int, count: int
+    ) -> tuple[tf.Tensor, ...]:
+        """Draws what makes each task's function, as tensors [count, ...]."""
 
-    def values(self, x, *parameters):
-        """The functions at x: [count, points, dimension] -> [count, points, 1]."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def values(self, x: tf.Tensor, *parameters: tf.Tensor) -> tf.Tensor:
+        """Returns the functions at x: [count, points, dimension] -> [count, points, 1]."""
 
 
 class Linear(Family):
     """y = w'x, w ~ N(0, I)."""
 
     def parameters(self, split, seed, start, count):
-        """w [count, dimension, 1]"""
+        """Draws w [count, dimension, 1]."""
         return (_normals((seed, split, 0), start, count, self.dimension, 1),)
 
     def values(self, x, weights):
@@ -65,7 +65,7 @@ class SparseLinear(Linear):
     """y = w'x with 3 random coordinates of w ~ N(0, I) kept and the others 0."""
 
     def parameters(self, split, seed, start, count):
-        """w [count, dimension, 1]"""
+        """Draws w [count, dimension, 1]."""
         kept = choose(
             Stream(seed, split, 2).bits(start, count, self.dimension), min(SPARSITY, self.dimension)
         )
@@ -79,8 +79,10 @@ class DecisionTree(Family):
     leaves are N(0, 1)."""
 
     def parameters(self, split, seed, start, count):
-        """The nodes' coordinates, int32 [count, 15], the children of i at 2i + 1 and 2i + 2; leaves
-        [count, 16]."""
+        """Draws the nodes' coordinates, int32 [count, 15], and leaves [count, 16].
+
+        The children of node i are 2i + 1 and 2i + 2.
+        """
         nodes = 2**DEPTH - 1
         bits = Stream(seed, split, 2).bits(start, count, nodes)
         leaves = _normals((seed, split, 0), start, count, nodes + 1)
@@ -99,7 +101,7 @@ class TwoLayerNetwork(Family):
     """y = sqrt(2 / 100) v' relu(W'x), W [dimension, 100] and v of N(0, 1)."""
 
     def parameters(self, split, seed, start, count):
-        """W [count, dimension, 100], v [count, 100, 1]"""
+        """Draws W [count, dimension, 100] and v [count, 100, 1]."""
         return (
             _normals((seed, split, 0), start, count, self.dimension, HIDDEN),
             _normals((seed, split, 2), start, count, HIDDEN, 1),
@@ -110,7 +112,7 @@ class TwoLayerNetwork(Family):
 
 
 def _normals(stream, start, count, *shape):
-    """Standard normals of a random_bits.Stream, [count, *shape]."""
+    """Draws the standard normals of a random_bits.Stream, [count, *shape]."""
     return tf.reshape(
         normal(Stream(*stream).bits(start, count, 2 * math.prod(shape))), [count, *shape]
     )

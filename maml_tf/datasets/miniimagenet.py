@@ -1,5 +1,6 @@
-"""miniImageNet with Ravi and Larochelle's classes, as a TensorFlow Datasets builder with a manual
-directory."""
+"""miniImageNet with the classes of Ravi and Larochelle 2017, prepared from raw files."""
+
+import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -14,11 +15,10 @@ LISTS = raw_miniimagenet.LISTS
 
 
 class MiniImagenet(ManualBuilder):
-    """100 classes of ImageNet at 84x84, 64 / 16 / 20 for train / val / test (Ravi and Larochelle
-    2017).
+    """100 classes of ImageNet at 84x84, 64 / 16 / 20 for training, validation and test.
 
-    `index` numbers the images of a split class by class, so that their order does not hang on that
-    of the files.
+    The split is that of Ravi and Larochelle 2017. `index` numbers the images of a split class by
+    class, so that their order does not depend on that of the files.
     """
 
     VERSION = tfds.core.Version('1.0.0')
@@ -33,19 +33,21 @@ class MiniImagenet(ManualBuilder):
         )
 
 
-def miniimagenet(data_dir=None, manual_dir=None):
-    """miniImageNet as ImageClasses; prepared once from `manual_dir`, each split read when it is
-    first needed.
+def miniimagenet(
+    data_dir: str | pathlib.Path | None = None, manual_dir: str | pathlib.Path | None = None
+) -> ImageClasses:
+    """Returns miniImageNet, prepared once from `manual_dir`; a split is read when it is needed.
 
     Classes are named by their WordNet ids, images by their numbers.
 
     Args:
       data_dir: the TensorFlow Datasets directory that holds the prepared set or receives it; None:
         TFDS's own.
-      manual_dir: the folder with the raw files, in one of the layouts of raw_miniimagenet.py; None:
+      manual_dir: the folder with the raw files, in one of the layouts of raw/miniimagenet.py; None:
         TFDS's `downloads/manual` in the data directory.
     Raises:
-      UserError: neither the prepared set nor the raw files are there, or a raw file is bad.
+      ArgumentError: neither the prepared set nor the raw files are there.
+      UserError: a raw file is bad.
     """
     builder = prepared_builder(MiniImagenet, data_dir, manual_dir)
 
@@ -53,9 +55,9 @@ def miniimagenet(data_dir=None, manual_dir=None):
         images = np.empty([builder.info.splits[split].num_examples, SIDE, SIDE, 3], np.uint8)
         labels = np.empty(len(images), int)
         for batch in batches(builder, split):
-            images[batch['index']], labels[batch['index']] = batch['image'], batch['label']
-        return ClassImages(
-            images, np.unique(labels, return_counts=True)[1], class_names(LISTS)[split]
-        )
+            images[batch['index']] = batch['image']
+            labels[batch['index']] = batch['label']
+        sizes = np.unique(labels, return_counts=True)[1]
+        return ClassImages(images, sizes, class_names(LISTS)[split])
 
     return ImageClasses(load, (SIDE, SIDE, 3))

@@ -1,4 +1,6 @@
-"""tieredImageNet (Ren et al. 2018), as a TensorFlow Datasets builder with a manual directory."""
+"""tieredImageNet (Ren et al. 2018), prepared from raw files."""
+
+import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -11,12 +13,11 @@ from maml_tf.episodes.images import ClassImages, ImageClasses
 
 
 class TieredImagenet(ManualBuilder):
-    """608 classes of ImageNet at 84x84, 351 / 97 / 160 for train / val / test, no super-category in
-    two of them.
+    """608 classes of ImageNet at 84x84, 351 / 97 / 160 for training, validation and test.
 
-    `index` numbers the images of a split class by class, so that their order does not hang on that
-    of the files. The metadata name the classes of each split, and give their sizes and
-    super-categories.
+    No super-category has classes in two splits. `index` numbers the images of a split class by
+    class, so that their order does not depend on that of the files. The metadata name the classes
+    of each split, and give their sizes and super-categories.
     """
 
     VERSION = tfds.core.Version('1.0.0')
@@ -44,23 +45,25 @@ class TieredImagenet(ManualBuilder):
         return splits
 
 
-def tieredimagenet(data_dir=None, manual_dir=None):
-    """tieredImageNet as ImageClasses that stream: their images are memory-mapped, since a split can
-    take 9.5 GB.
+def tieredimagenet(
+    data_dir: str | pathlib.Path | None = None, manual_dir: str | pathlib.Path | None = None
+) -> ImageClasses:
+    """Returns tieredImageNet, whose images stream from a file: a split can take 9.5 GB.
 
     The raw files are prepared once, as PNGs; when a split is first needed its pixels are written
     beside them, once. Classes are named by their WordNet ids, or as the raw files name them where
     they have no ids; groups are the super-categories, or None where the raw files do not tell them
-    (raw_tieredimagenet.py). Which task has which index depends on the order of the classes, and so
+    (raw/tieredimagenet.py). Which task has which index depends on the order of the classes, and so
     on which of the two the set was prepared from.
 
     Args:
       data_dir: the TensorFlow Datasets directory that holds the prepared set or receives it; None:
         TFDS's own.
-      manual_dir: the folder with the raw files, in one of the layouts of raw_tieredimagenet.py;
+      manual_dir: the folder with the raw files, in one of the layouts of raw/tieredimagenet.py;
         None: TFDS's `downloads/manual` in the data directory.
     Raises:
-      UserError: neither the prepared set nor the raw files are there, or a raw file is bad.
+      ArgumentError: neither the prepared set nor the raw files are there.
+      UserError: a raw file is bad.
     """
     builder = prepared_builder(TieredImagenet, data_dir, manual_dir)
 

@@ -6,13 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.episodes.images import ImageTasks
-from maml_tf.episodes.points import Division
+from maml_tf.episodes.points import Division, SizesAndKeys
 from maml_tf.episodes.random_bits import Stream, choose, uniform
+from maml_tf.episodes.source import EpisodeSource
 from maml_tf.errors import UserError
 from maml_tf.objectives import Regression
 
 
-class ImageCompletion:
+class ImageCompletion(EpisodeSource):
     """A task is an image, drawn from all of a split: x [row, column] from 0 (first) to 1 (last), y
     the pixel, 0 to 1.
 
@@ -49,12 +50,12 @@ class ImageCompletion:
 
 class PixelPicks(NamedTuple):
     """Which image of a task, int32 [tasks, 1] class (0) and [tasks, 1, 1] number; which pixels of
-    it; see Division."""
+    it; the sizes and keys of tasks, see Division."""
 
     classes: tf.Tensor
     images: tf.Tensor
     pixels: tf.Tensor
-    sizes: tf.Tensor | None
+    drawn: SizesAndKeys
 
 
 class PixelTasks(ImageTasks):
@@ -93,11 +94,11 @@ class PixelTasks(ImageTasks):
             everywhere = tf.broadcast_to(tf.range(self._total), [count, self._total])
             pixels = tf.concat([pixels, everywhere], 1)
         return PixelPicks(
-            tf.zeros_like(number), number[:, :, None], pixels, self._division.sizes(start, count)
+            tf.zeros_like(number), number[:, :, None], pixels, self._division.drawn(start, count)
         )
 
     def assemble(self, picks, images):
         """PixelPicks and their images uint8 [tasks, 1, 1, height, width, channels] -> Task."""
         pixels = tf.reshape(images, [images.shape[0], self._total, images.shape[-1]])
         y = tf.cast(tf.gather(pixels, picks.pixels, batch_dims=1), tf.float32) * (1 / 255)
-        return self._division(tf.gather(self._positions, picks.pixels), y, picks.sizes)
+        return self._division(tf.gather(self._positions, picks.pixels), y, picks.drawn)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.episodes.sampling import Sampler
+from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import Task
 from maml_tf.errors import UserError
 from maml_tf.objectives import Classification
@@ -28,7 +29,7 @@ class ClassImages(NamedTuple):
     groups: np.ndarray | None = None
 
 
-class ImageClasses:
+class ImageClasses(EpisodeSource):
     """Classes of images, each split loaded once when it is first needed.
 
     In memory the images are uint8; they are gathered, turned and scaled in the graph. A split whose
@@ -91,6 +92,10 @@ class ImageClasses:
                 f'{" and ".join(self.splits)}{hint}'
             )
         return split
+
+    def count_classes(self, split):
+        rotations = self.rotations['train' if split == 'trainval' else split]
+        return len(self.split(split).sizes) * (4 if rotations == 'classes' else 1)
 
     def tasks(self, split, spec, seed):
         """Returns an ImageTasks: draw(start, count) -> Task. Raises UserError where it cannot give
@@ -170,7 +175,8 @@ class ImageTasks:
                     _class_by_class(values[:, :, part])
                     for part in (support, query)
                     for values in (x, y)
-                )
+                ),
+                key=picks.keys,
             )
         support, query = self._masks(picks, count)
         first = spec.least_shot or spec.shot if spec.leave_to_query else spec.shot
@@ -180,7 +186,12 @@ class ImageTasks:
             for part, mask in parts
         )
         return Task(
-            support_x, support_y, query_x, query_y, *(_class_by_class(mask) for _, mask in parts)
+            support_x,
+            support_y,
+            query_x,
+            query_y,
+            *(_class_by_class(mask) for _, mask in parts),
+            key=picks.keys,
         )
 
     def _masks(self, picks, count):

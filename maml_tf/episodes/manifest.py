@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.episodes.images import ImageTasks
+from maml_tf.episodes.random_bits import KEYS, Stream
 from maml_tf.episodes.sampling import Picks
 from maml_tf.errors import UserError
-from maml_tf.saving.run_directory import write_atomically
+from maml_tf.saving.files import write_atomically
 
 
 def write(path, tasks, count, description):
@@ -41,8 +42,9 @@ def fingerprint(tasks, count):
 
 def _lines(tasks, count):
     """Each task as JSON."""
-    picks = [None if values is None else np.asarray(values) for values in tasks.pick(0, count)]
-    classes, turns, images, _, _ = picks
+    picks = tasks.pick(0, count)
+    classes, images = picks.classes.numpy(), picks.images.numpy()
+    turns = None if picks.turns is None else picks.turns.numpy()
     names, shot = _Names(tasks.classes), tasks.spec.shot
     for i in range(count):
         drawn = [
@@ -59,10 +61,13 @@ def _lines(tasks, count):
         )
 
 
-def read(path, source, split, spec):
+def read(path, source, split, spec, seed=1):
     """(the tasks of a manifest as an ImageTasks over `source`, an ImageClasses, their number).
 
     Beyond the last they begin again, for evaluation draws some tasks more than it counts.
+
+    Args:
+      seed: of the tasks' keys; with that of the tasks that were written their keys are the same.
 
     Raises UserError, naming the line, where the file is no manifest, its tasks are not of `spec`'s
     sizes, or the source has no such class or image.
@@ -104,6 +109,7 @@ def read(path, source, split, spec):
     if not rows:
         raise UserError(f'--tasks_file={path}: no task in it')
     classes, turns, images = (np.array(values, np.int32) for values in zip(*rows))
+    keys = Stream(seed, split, KEYS).bits(0, len(rows), 2)
 
     def pick(start, count):
         row = tf.cast(
@@ -113,6 +119,7 @@ def read(path, source, split, spec):
             tf.gather(classes, row),
             tf.gather(turns, row) if turns.any() else None,
             tf.gather(images, row),
+            keys=tf.gather(keys, row),
         )
 
     return ImageTasks(tasks.classes, pick, spec), len(rows)

@@ -1,18 +1,43 @@
-"""Which points of a regression task are its support and which its query, and how many of them
-count."""
+"""Regression tasks: which of their points are support and which are queries."""
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from maml_tf.episodes.random_bits import Stream, uniform
-from maml_tf.episodes.task import Task
-from maml_tf.errors import UserError
+from maml_tf.episodes.random_bits import KEYS, Stream, uniform
+from maml_tf.episodes.source import EpisodeSource
+from maml_tf.episodes.task import EpisodeSpec, Spec, Task
+from maml_tf.errors import ArgumentError
+from maml_tf.objectives import Regression
 
 _SIZES = 3  # The stream of the sizes, as in sampling.Sampler.
 
 
+class Functions(EpisodeSource):
+    """A source whose tasks are random functions, endlessly many in every split.
+
+    Attributes:
+      output_dim: numbers that a function gives for one input.
+    """
+
+    objective = Regression()
+    splits = ('train', 'val', 'test')
+    output_dim = 1
+
+
+class SizesAndKeys(NamedTuple):
+    """Holds what tasks draw besides their points.
+
+    sizes: int32 [tasks, 2], how many support and (further) query points count; None: all
+    keys:  uint32 [tasks, 2], see task.Task
+    """
+
+    sizes: tf.Tensor | None
+    keys: tf.Tensor
+
+
 class Division:
-    """Divides tasks of `points` points, all drawn alike: the first spec.shot are the support, the
-    others the query.
+    """Divides the points of each task: the first spec.shot are the support, the others the query.
 
     Args:
       spec: an EpisodeSpec of way 1; with `least_shot` each task draws how many support points
@@ -22,30 +47,40 @@ class Division:
         ones.
       least_query: each task draws how many (further) query points count, uniformly from here to
         spec.query; None: all of them.
-    Raises: UserError where a least number is out of range, or for `leave_to_query`, which is for
-      classes.
+    Attributes:
+      points: how many to draw for each task.
+    Raises: ArgumentError where a least number is out of range, or for a spec of what regression
+      has not.
     """
 
-    def __init__(self, spec, stream, query_contains_support=False, least_query=None):
+    def __init__(
+        self,
+        spec: Spec,
+        stream: tuple[int, str],
+        query_contains_support: bool = False,
+        least_query: int | None = None,
+    ):
+        if not isinstance(spec, EpisodeSpec):
+            raise ArgumentError('spec', spec, 'regression has tasks only, by an EpisodeSpec')
+        if spec.leave_to_query:
+            raise ArgumentError('leave_to_query', True, 'not for regression')
+        for argument, least, most in (
+            ('least_shot', spec.least_shot, spec.shot),
+            ('least_query', least_query, spec.query),
+        ):
+            if least is not None and not 0 < least <= most:
+                raise ArgumentError(argument, least, f'at least 1 and at most {most}')
         self.spec, self.query_contains_support = spec, query_contains_support
         self.points = spec.shot + spec.query
         self._varies = spec.least_shot is not None or least_query is not None
         self._least = spec.least_shot or spec.shot, least_query or spec.query
-        self._bits = Stream(*stream, _SIZES)
-        for name, least, most in (
-            ('--train_shot_from', spec.least_shot, spec.shot),
-            ('least_query', least_query, spec.query),
-        ):
-            if least is not None and not 0 < least <= most:
-                raise UserError(f'{name}={least}: at least 1 and at most {most}')
-        if spec.leave_to_query:
-            raise UserError('--leave_to_query: not for regression')
+        self._size_bits, self._key_bits = Stream(*stream, _SIZES), Stream(*stream, KEYS)
 
-    def sizes(self, start, count):
-        """How many support and (further) query points count in tasks start ... start + count - 1.
+    def drawn(self, start: tf.Tensor | int, count: int) -> SizesAndKeys:
+        """Draws the sizes and keys of tasks start ... start + count - 1."""
+        return SizesAndKeys(self._sizes(start, count), self._key_bits.bits(start, count, 2))
 
-        int32 [tasks, 2]; None: all.
-        """
+    def _sizes(self, start, count):
         if not self._varies:
             return None
         steps = [
@@ -53,17 +88,17 @@ class Division:
             for least, most in zip(self._least, (self.spec.shot, self.spec.query))
         ]
         return self._least + tf.cast(
-            uniform(self._bits.bits(start, count, 2), 0.0, tf.constant(steps)), tf.int32
+            uniform(self._size_bits.bits(start, count, 2), 0.0, tf.constant(steps)), tf.int32
         )
 
-    def __call__(self, x, y, sizes):
-        """x, y [tasks, points, ...] -> Task; sizes: from `sizes`."""
+    def __call__(self, x: tf.Tensor, y: tf.Tensor, drawn: SizesAndKeys) -> Task:
+        """Returns the Task of points x, y [tasks, points, ...], of sizes that `drawn` gave."""
         shot = self.spec.shot
         first = 0 if self.query_contains_support else shot
-        task = Task(x[:, :shot], y[:, :shot], x[:, first:], y[:, first:])
-        if sizes is None:
+        task = Task(x[:, :shot], y[:, :shot], x[:, first:], y[:, first:], key=drawn.keys)
+        if drawn.sizes is None:
             return task
-        shots, queries = sizes[:, :1], sizes[:, 1:]
+        shots, queries = drawn.sizes[:, :1], drawn.sizes[:, 1:]
         if self.query_contains_support:
             queries += shots
         count = lambda numbers, most: tf.cast(tf.range(most) < numbers, tf.float32)

@@ -13,8 +13,11 @@ import tensorflow as tf
 from maml_tf.errors import UserError
 
 SPLITS = ('train', 'val', 'test', 'trainval')
+# Streams 0 to 4 belong to the sources, each to its own purposes.
+KEYS = 5  # The stream of the tasks' keys, in every source.
 _PHILOX = 1
 _WORDS_PER_COUNTER = 4
+_FIXED_KEY = (0x9E3779B9, 0x7F4A7C15)
 
 
 class Stream:
@@ -44,6 +47,53 @@ class Stream:
             dtype=tf.uint32,
         )
         return bits[:, :words]
+
+
+def keyed_bits(key: tf.Tensor | None, words: int | tf.Tensor, stream: int = 0) -> tf.Tensor:
+    """Returns random words that belong to each task's key.
+
+    Threefry-2x32 with 20 rounds (Salmon et al. 2011), a counter-based generator of additions,
+    rotations and exclusive ors. A task's words depend on its key and on `stream` alone, neither on
+    the other tasks of the batch nor on `words`: more words begin with those of fewer.
+
+    Args:
+      key: uint32 [tasks, 2], see task.Task; None: a fixed one, for tasks that were made by hand.
+      words: how many for each task.
+      stream: a number from 0 to 2**32 - 1; what a method draws for another purpose has another.
+    Returns: uint32 [tasks, words]; without a key [1, words].
+    """
+    if key is None:
+        key = tf.constant([_FIXED_KEY], tf.uint32)
+    half = -(-words // 2)
+    counters = tf.cast(tf.range(half), tf.uint32)
+    bits = _threefry(key[:, :1], key[:, 1:], counters, tf.constant(stream, tf.uint32))
+    return tf.reshape(tf.stack(bits, -1), [-1, 2 * half])[:, :words]
+
+
+def _threefry(key_0, key_1, counter_0, counter_1):
+    """Enciphers (counter_0, counter_1) by (key_0, key_1), all uint32 that broadcast."""
+    keys = (
+        key_0,
+        key_1,
+        tf.bitwise.bitwise_xor(
+            tf.bitwise.bitwise_xor(key_0, key_1), tf.constant(0x1BD11BDA, tf.uint32)
+        ),
+    )
+    x, y = counter_0 + keys[0], counter_1 + keys[1]
+    for group in range(5):
+        for rotation in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            x += y
+            y = tf.bitwise.bitwise_xor(x, _rotated(y, rotation))
+        x += keys[(group + 1) % 3]
+        y += keys[(group + 2) % 3] + tf.constant(group + 1, tf.uint32)
+    return x, y
+
+
+def _rotated(word, places):
+    """Rotates uint32 to the left by 1 to 31 places."""
+    left = tf.bitwise.left_shift(word, tf.constant(places, tf.uint32))
+    right = tf.bitwise.right_shift(word, tf.constant(32 - places, tf.uint32))
+    return tf.bitwise.bitwise_or(left, right)
 
 
 def uniform(bits, low, high):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.episodes.random_bits import Stream, choose, uniform
+from maml_tf.episodes.random_bits import KEYS, Stream, choose, uniform
 from maml_tf.errors import UserError
 
 ROTATIONS = ('none', 'classes', 'per_class', 'per_task')
@@ -19,6 +19,7 @@ class Picks(NamedTuple):
     turns:   int32 [tasks, way], quarter turns counterclockwise; None: nothing is turned
     images:  int32 [tasks, way, examples], numbers of images in their class; the support comes first
     ways, shots: int32 [tasks], where tasks differ in them, else None
+    keys:    uint32 [tasks, 2], each task's own random bits
     """
 
     classes: tf.Tensor
@@ -26,6 +27,7 @@ class Picks(NamedTuple):
     images: tf.Tensor
     ways: tf.Tensor | None = None
     shots: tf.Tensor | None = None
+    keys: tf.Tensor | None = None
 
 
 class Sampler:
@@ -55,6 +57,7 @@ class Sampler:
         self._class_bits, self._turn_bits, self._image_bits, self._size_bits, self._group_bits = (
             Stream(seed, split, i) for i in range(5)
         )
+        self._key_bits = Stream(seed, split, KEYS)
 
     def _check(self, split):
         spec = self.spec
@@ -83,7 +86,8 @@ class Sampler:
         images = choose(
             tf.reshape(bits, [count, self.spec.way, largest]), self.examples, below=sizes
         )
-        return Picks(classes, turns, images, *self._numbers(start, count))
+        keys = self._key_bits.bits(start, count, 2)
+        return Picks(classes, turns, images, *self._numbers(start, count), keys)
 
     def _classes(self, start, count):
         way = self.spec.way

@@ -1,6 +1,7 @@
-"""What a meta-learner eats: a stack of tasks, and the specification they are drawn by."""
+"""What sources draw (tasks, batches, sequences), and the specifications they draw it by."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -16,6 +17,9 @@ class Task(NamedTuple):
     Tasks of different sizes are filled up to the largest: the masks [tasks, examples] are 1 where
     an example counts and 0 where it is filling. None: all count. In classification the one-hot row
     of a filling example is all zero.
+
+    key: uint32 [tasks, 2], random bits of each task's own, for random_bits.keyed_bits; None: the
+      task was made by hand.
     """
 
     support_x: tf.Tensor
@@ -24,10 +28,40 @@ class Task(NamedTuple):
     query_y: tf.Tensor
     support_mask: tf.Tensor | None = None
     query_mask: tf.Tensor | None = None
+    key: tf.Tensor | None = None
 
-    def map(self, function):
-        """The Task of function(tensor) for each tensor."""
+    def map(self, function: Callable[[tf.Tensor], tf.Tensor]) -> 'Task':
+        """Returns the Task of function(tensor) for each tensor, the keys among them."""
         return Task(*(None if x is None else function(x) for x in self))
+
+    def cast(self, dtype: tf.DType | str) -> 'Task':
+        """Returns the Task in another floating dtype; its keys, which are integers, stay."""
+        return self.map(lambda x: tf.cast(x, dtype) if x.dtype.is_floating else x)
+
+
+class Batch(NamedTuple):
+    """Labelled examples of all classes of a split.
+
+    x: [examples, ...] float; y: [examples, classes] one-hot
+    """
+
+    x: tf.Tensor
+    y: tf.Tensor
+
+
+class Sequence(NamedTuple):
+    """Labelled examples one after the other, sequences stacked along the first axis.
+
+    Which label a class has is drawn for each sequence, and the examples of all classes come in
+    random order. A learner that is told each label one step late shifts y itself.
+
+    x: [tasks, length, ...] float; y: [tasks, length, way] one-hot
+    key: uint32 [tasks, 2], as in Task
+    """
+
+    x: tf.Tensor
+    y: tf.Tensor
+    key: tf.Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +86,25 @@ class EpisodeSpec:
     within_groups: bool = False
 
     @property
-    def varies(self):
+    def varies(self) -> bool:
         """Whether tasks differ in size, and so carry masks."""
         return self.least_way is not None or self.least_shot is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSpec:
+    """Size of a plain labelled batch, in examples."""
+
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceSpec:
+    """Size of a sequence: `way` classes, `length` examples in all."""
+
+    way: int
+    length: int
+
+
+Spec = EpisodeSpec | BatchSpec | SequenceSpec
+Drawn = Task | Batch | Sequence

@@ -1,81 +1,99 @@
-"""What people have on disk of a set that cannot be downloaded: images that are known but not read
-yet, and pickles.
+"""Images that people have on disk of a set that cannot be downloaded, known but not yet read.
 
 Imports no TensorFlow.
 """
 
 import functools
 import pathlib
-import pickle
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from maml_tf.datasets.raw.image_files import class_folders, name_in
-from maml_tf.errors import UserError
+from maml_tf.datasets.raw.listing import SPLITS, list_folder, name_in
+from maml_tf.errors import ArgumentError, UserError
+from maml_tf.terminal.text import described
 
-SPLITS = ('train', 'val', 'test')
 SIDE = 84
 
 
 class RawImage(NamedTuple):
-    """An image that is known, but not read yet. Its name is unique in its split and orders the
-    images of a class."""
+    """Describes an image that is known, but not read yet.
+
+    name:  unique in its split; names order the images of a class
+    label: the name of its class
+    read:  () -> uint8 [84, 84, 3], or a PNG of that, encoded
+    """
 
     name: str
-    label: str  # the name of its class
-    read: Callable[[], np.ndarray | bytes]  # uint8 [84, 84, 3], or a PNG of that, encoded
+    label: str
+    read: Callable[[], np.ndarray | bytes]
 
 
 class RawSplit(NamedTuple):
-    """What a split consists of.
+    """Says what a split consists of.
 
-    images:      [RawImage], in the order in which they are read fastest
+    images:      in the order in which they are read fastest
     class_names: in the order in which classes are numbered
-    groups:      number of the super-category of each class, or None
+    groups:      number of the super-category of each class; None: not known
     """
 
-    images: list
-    class_names: list
-    groups: list | None = None
+    images: list[RawImage]
+    class_names: list[str]
+    groups: list[int] | None = None
 
 
-def find(folder, layouts, title, looked_for):
-    """The first of the layouts that `folder` has, as {split: () -> RawSplit}; nothing is read yet.
+# (names of files and folders with {} in place of the split, (split, *their paths) -> RawSplit)
+Layout = tuple[Sequence[str], Callable[..., RawSplit]]
+
+
+def find(
+    manual_dir: str | pathlib.Path, layouts: Iterable[Layout], title: str, looked_for: str
+) -> dict[str, Callable[[], RawSplit]]:
+    """Returns the first of the layouts that the folder has, as {split: () -> RawSplit}.
+
+    Nothing is read yet.
 
     Args:
-      layouts: [(file names, read)], with {} in place of the split; read(split, *paths) -> RawSplit.
+      manual_dir: the folder.
       title, looked_for: the set and its layouts in words.
-    Raises UserError where there is none.
+    Raises: ArgumentError where there is none of them.
     """
     for patterns, read in layouts:
         paths = {
-            split: [pathlib.Path(folder, pattern.format(split)) for pattern in patterns]
+            split: [pathlib.Path(manual_dir, pattern.format(split)) for pattern in patterns]
             for split in SPLITS
         }
         if all(path.exists() for files in paths.values() for path in files):
             return {split: functools.partial(read, split, *files) for split, files in paths.items()}
-    raise UserError(
-        f'--manual_dir={folder}: no {title}, looked for {looked_for}. It cannot be downloaded by '
-        'itself: '
-        'data/README.md says how to obtain it'
+    raise ArgumentError(
+        'manual_dir',
+        manual_dir,
+        f'no {title}, looked for {looked_for}. It cannot be downloaded by itself: data/README.md '
+        'says how to obtain it',
     )
 
 
-def check_classes(path, images, class_names, whose):
-    """Raises UserError unless the images are of these classes, all of them, and each is there once.
+def check_classes(
+    path: pathlib.Path,
+    images: Iterable[RawImage],
+    class_names: Collection[str] | Mapping[str, object],
+    whose: str,
+) -> None:
+    """Checks that the images are of these classes, all of them, and that each is there once.
 
-    path, whose: what the message names: the file, and the classes in words.
+    Args:
+      path, whose: what the message names: the file, and the classes in words.
+    Raises: UserError where they are not.
     """
-    counts, names = dict.fromkeys(class_names, 0), set()
+    counts = dict.fromkeys(class_names, 0)
+    names = set()
     for image in images:
         if image.label not in counts:
             raise UserError(
                 f'{path}: {image.name} is of class {image.label}, which is not among the '
-                f'{len(counts)} '
-                f'{whose}'
+                f'{len(counts)} {whose}'
             )
         if image.name in names:
             raise UserError(f'{path}: {image.name} is there twice')
@@ -84,81 +102,38 @@ def check_classes(path, images, class_names, whose):
     if missing := [label for label, count in counts.items() if not count]:
         raise UserError(
             f'{path}: no image of class {missing[0]}; {len(missing)} of the {len(counts)} {whose} '
-            'are '
-            'missing'
+            'are missing'
         )
 
 
-def images_in_folders(folder):
-    """The images of class folders, as [RawImage]; see image_files.class_folders."""
+def images_in_folders(folder: pathlib.Path) -> list[RawImage]:
+    """Lists the images of class folders, see listing.list_folder.
+
+    Raises: UserError where there are none.
+    """
     return [
-        RawImage(name_in(path, folder), label, functools.partial(read_image, path))
-        for label, paths in class_folders(folder).items()
+        RawImage(name_in(path, folder), label, functools.partial(read_resized, path))
+        for label, paths in list_folder(folder).classes.items()
         for path in paths
     ]
 
 
-def read_image(file, name=None):
-    """An image file as uint8 [84, 84, 3], resized with Lanczos as the reference does; grey becomes
-    RGB.
+def read_resized(file: str | pathlib.Path | BinaryIO, name: str | None = None) -> np.ndarray:
+    """Reads an image file as uint8 [84, 84, 3], the whole image resized as the reference does.
 
-    Raises UserError that names a corrupt or truncated file, by `name` where it has no path.
+    Lanczos is the filter; grey becomes RGB.
+
+    Args:
+      name: what the message names where the file has no path.
+    Raises: UserError that names a corrupt or truncated file.
     """
     try:
         with Image.open(file) as image:
             image = image.convert('RGB')
     except Exception as error:  # Pillow's plug-ins raise many types on damaged files.
         raise UserError(
-            f'{name or file}: not a whole image ({one_line(error)}); replace it or remove it'
+            f'{name or file}: not a whole image ({described(error)}); replace it or remove it'
         ) from error
-    return np.asarray(
-        image if image.size == (SIDE, SIDE) else image.resize((SIDE, SIDE), Image.LANCZOS)
-    )
-
-
-def one_line(error):
-    """An exception in words."""
-    return ' '.join(f'{type(error).__name__}: {error}'.split())
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """A pickle can name any function for the loader to call; all are refused but the few that build
-    arrays."""
-
-    ALLOWED = {
-        ('numpy', 'ndarray'),
-        ('numpy', 'dtype'),
-        ('_codecs', 'encode'),
-        ('collections', 'OrderedDict'),
-    } | {
-        (f'numpy.{core}.{module}', name)
-        for core in ('core', '_core')
-        for module, name in (
-            ('multiarray', '_reconstruct'),
-            ('multiarray', 'scalar'),
-            ('numeric', '_frombuffer'),
-        )
-    }
-
-    def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
-            raise UserError(
-                f'refused, since loading it would use {module}.{name}, and images need no such '
-                'thing'
-            )
-        return super().find_class(module.replace('numpy.core', 'numpy._core'), name)
-
-
-def load_arrays(path):
-    """Unpickles plain containers and NumPy arrays (also as Python 2 wrote them); executes nothing
-    else.
-
-    Raises UserError where the file holds anything else or is cut short.
-    """
-    with open(path, 'rb') as file:
-        try:
-            return _ArraysOnly(file, encoding='latin1').load()
-        except UserError as error:
-            raise UserError(f'{path}: {error}') from None
-        except Exception as error:  # A damaged pickle can raise anything.
-            raise UserError(f'{path}: not a whole pickle of arrays ({one_line(error)})') from error
+    if image.size != (SIDE, SIDE):
+        image = image.resize((SIDE, SIDE), Image.LANCZOS)
+    return np.asarray(image)

@@ -1,25 +1,27 @@
-"""TensorFlow Datasets builders of sets that cannot be downloaded: prepared once from a folder with
-the raw files."""
+"""TensorFlow Datasets builders of sets that cannot be downloaded, prepared once from raw files."""
 
 import abc
 import contextlib
 import io
 import pathlib
 import tempfile
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from maml_tf.datasets.raw.images import SIDE
-from maml_tf.errors import UserError
+from maml_tf.datasets.raw.images import SIDE, RawSplit
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal import progress
+
+BATCH = 500  # examples
 
 
 class ManualBuilder(tfds.core.GeneratorBasedBuilder):
-    """Images of 84x84 with `label`, which numbers the classes of all splits, and `index`.
+    """Builds a TensorFlow Datasets set of 84x84 images with a `label` and an `index`.
 
-    `index` numbers the images of a split class by class, so that their order does not hang on that
-    of the files.
+    `label` numbers the classes of all splits, `index` the images of a split class by class, so that
+    their order does not depend on that of the files.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'this set cannot be downloaded: name the folder that holds it'
@@ -27,12 +29,14 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
 
     @staticmethod
     @abc.abstractmethod
-    def find(folder):
-        """{split: () -> RawSplit} of what is in the folder; raises UserError where it is not such a
-        set."""
+    def find(manual_dir: pathlib.Path) -> dict[str, Callable[[], RawSplit]]:
+        """Returns {split: () -> RawSplit} of what is in the folder `manual_dir`.
+
+        Raises: ArgumentError where it is not such a set.
+        """
 
     def _image_info(self, label, **kwargs):
-        """DatasetInfo, given the feature `label`."""
+        """Returns the DatasetInfo, given the feature `label`."""
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
@@ -53,7 +57,8 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         return {split: read() for split, read in self.find(manual_dir).items()}
 
     def _split_generators(self, dl_manager):
-        generators, first = {}, 0
+        generators = {}
+        first = 0
         for split, raw in self._raw_splits(dl_manager.manual_dir).items():
             generators[split] = self._generate_examples(split, raw, first)
             first += len(raw.class_names)
@@ -69,8 +74,12 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
             yield image.name, {'image': image.read(), 'label': labels[image.label], 'index': index}
 
 
-def prepared_builder(builder_class, data_dir=None, manual_dir=None):
-    """A ManualBuilder whose set is prepared, which happens once.
+def prepared_builder(
+    builder_class: type[ManualBuilder],
+    data_dir: str | pathlib.Path | None = None,
+    manual_dir: str | pathlib.Path | None = None,
+) -> ManualBuilder:
+    """Returns a ManualBuilder whose set is prepared, which happens once.
 
     Args:
       data_dir: the TensorFlow Datasets directory that holds the prepared set or receives it; None:
@@ -78,7 +87,8 @@ def prepared_builder(builder_class, data_dir=None, manual_dir=None):
       manual_dir: the folder with the raw files; None: TFDS's `downloads/manual` in the data
         directory.
     Raises:
-      UserError: neither the prepared set nor the raw files are there, or a raw file is bad.
+      ArgumentError: neither the prepared set nor the raw files are there.
+      UserError: a raw file is bad, or a prepared set is incomplete.
     """
     builder = builder_class(data_dir=data_dir)
     if _is_prepared(builder):
@@ -87,23 +97,21 @@ def prepared_builder(builder_class, data_dir=None, manual_dir=None):
     return builder_class(data_dir=data_dir)
 
 
-def batches(builder, split):
+def batches(builder: ManualBuilder, split: str) -> Iterator[dict[str, np.ndarray]]:
     """Yields the examples of a split, as {feature: array}, in TFDS's order."""
     examples = builder.as_dataset(
         split=split, read_config=tfds.ReadConfig(try_autocache=False)
-    ).batch(500)
+    ).batch(BATCH)
     return examples.prefetch(2).as_numpy_iterator()
 
 
 def _is_prepared(builder):
-    return (
-        builder.data_path / 'dataset_info.json'
-    ).exists()  # builder.is_prepared() logs a warning if not.
+    # builder.is_prepared() logs a warning where it is not.
+    return (builder.data_path / 'dataset_info.json').exists()
 
 
 def _prepare(builder, manual_dir):
-    """Writes the TFDS set, or leaves nothing behind. Of two processes that do so at once, one's set
-    stays."""
+    """Writes the set, or leaves nothing behind; of two processes at once, one's set stays."""
     if builder.data_path.exists():
         raise UserError(
             f'{builder.data_dir}: a prepared {builder.TITLE} without its dataset_info.json; '
@@ -112,8 +120,12 @@ def _prepare(builder, manual_dir):
     folder = pathlib.Path(manual_dir or builder.data_dir_root / 'downloads/manual').expanduser()
     try:
         builder.find(folder)  # TFDS would ask for the directory in many lines and make others.
-    except UserError as error:
-        raise UserError(f'{error}. Nor is it prepared in {builder.data_dir} (--data_dir)') from None
+    except ArgumentError as error:
+        raise ArgumentError(
+            error.argument,
+            error.value,
+            f'{error.reason}. Nor is it prepared in {builder.data_dir}, where data_dir leads',
+        ) from None
     print(f'Preparing {builder.TITLE} from {folder} in {builder.data_dir}, once')
     tfds.display_progress_bar(False)  # It knows no total and shows long paths.
     try:
@@ -124,13 +136,11 @@ def _prepare(builder, manual_dir):
                 download_config=tfds.download.DownloadConfig(manual_dir=folder),
             )
     except OSError:
-        if not _is_prepared(
-            builder
-        ):  # else another process was faster, and this one's set was in the way
+        # Another process may have been faster, and its set in the way of this one's.
+        if not _is_prepared(builder):
             raise
     finally:
         tfds.display_progress_bar(True)
-        with contextlib.suppress(
-            OSError
-        ):  # TFDS removes its incomplete directory, but not an empty one above it.
+        # TFDS removes its incomplete directory, but not an empty one above it.
+        with contextlib.suppress(OSError):
             pathlib.Path(builder.data_dir).parent.rmdir()

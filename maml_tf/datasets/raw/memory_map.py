@@ -1,31 +1,40 @@
-"""Images of a set, gathered once: in memory, or of a set larger than that in a .npy file, which is
-then mapped."""
+"""Images of a set, gathered once: in memory or, of a set too large for that, in a mapped file."""
 
 import contextlib
 import math
 import os
 import pathlib
 import shutil
-import sys
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 from maml_tf.errors import UserError
+from maml_tf.terminal import progress
 
 IN_MEMORY = 10**9  # bytes of a whole set; larger ones stream
 ABANDONED = 600  # seconds since a process last wrote to its file; it writes many times a second
 
+# (number, uint8 image) or (numbers, uint8 images)
+Numbered = Iterable[tuple[int | np.ndarray, np.ndarray]]
 
-def gathered(path, count, image_shape, images, whole):
-    """uint8 [count, *image_shape] from `images`, as `memory_mapped` takes them, in memory where the
-    set fits there.
+
+def gathered(
+    path: str | pathlib.Path,
+    count: int,
+    image_shape: tuple[int, ...],
+    images: Numbered,
+    whole: int,
+) -> np.ndarray:
+    """Returns uint8 [count, *image_shape] from `images`, in memory where the set fits there.
 
     Args:
       path: the file of a set that does not fit.
+      images: see `memory_mapped`.
       whole: images of the whole set, of which these are one split: all its splits are held alike.
+    Raises: UserError, see `memory_mapped`.
     """
     if whole * math.prod(image_shape) > IN_MEMORY:
         return memory_mapped(path, count, image_shape, images)
@@ -35,12 +44,13 @@ def gathered(path, count, image_shape, images, whole):
     return array
 
 
-def memory_mapped(path, count, image_shape, images):
-    """uint8 [count, *image_shape], read-only and left in the file `path`, which is written first if
-    it is missing.
+def memory_mapped(
+    path: str | pathlib.Path, count: int, image_shape: tuple[int, ...], images: Numbered
+) -> np.memmap:
+    """Returns uint8 [count, *image_shape], read-only and left in the file `path`.
 
-    The file is written under another name and renamed when it is whole, so that an interrupted run
-    leaves nothing. Of two processes that write at once, one's file stays.
+    The file is written first if it is missing, under another name, and renamed when it is whole, so
+    that an interrupted run leaves nothing. Of two processes that write at once, one's file stays.
 
     Args:
       path: a name ending in .npy of which the content is a function: an existing file is used as it
@@ -52,7 +62,8 @@ def memory_mapped(path, count, image_shape, images):
       UserError: the disk is too small or not writable, `images` leaves some out, or the existing
         file is another.
     """
-    path, shape = pathlib.Path(path), (count, *image_shape)
+    path = pathlib.Path(path)
+    shape = (count, *image_shape)
     _remove_abandoned(path)
     if not path.exists():
         _write(path, shape, images)
@@ -65,18 +76,16 @@ def memory_mapped(path, count, image_shape, images):
     if mapped.shape != shape or mapped.dtype != np.uint8:
         raise UserError(
             f'{path}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}; remove it, and it '
-            'is written '
-            'anew'
+            'is written anew'
         )
     return mapped
 
 
 def _remove_abandoned(path):
-    """What a killed process left."""
+    """Removes what a killed process left."""
     for left in path.parent.glob(f'{path.name}.*.unfinished'):
-        with contextlib.suppress(
-            OSError
-        ):  # removed by another process, or the directory is read-only
+        # Another process may remove it as well, or the directory be read-only.
+        with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > ABANDONED:
                 left.unlink()
 
@@ -101,9 +110,8 @@ def _write(path, shape, images):
         unfinished.replace(path)
     except OSError as error:
         raise UserError(
-            f'{path}: could not be written ({error}); a set of this size is kept in --data_dir, '
-            'which must '
-            'be writable the first time'
+            f'{path}: could not be written ({error}); a set of this size is kept on disk, and its '
+            'directory must be writable the first time'
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -114,25 +122,20 @@ def _check_space(path, needed):
     if needed > (free := shutil.disk_usage(path.parent).free):
         raise UserError(
             f'{path}: needs {needed / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB free; '
-            'make room or '
-            'name another --data_dir'
+            'make room or keep the set on another disk'
         )
 
 
-def _one_by_one(images, count, title, **bar):
-    """Yields each (number, image) of single ones or batches, with a progress bar; then checks that
-    all were there."""
+def _one_by_one(images, count, title, **kwargs) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each (number, image), with a progress bar; then checks that all were there."""
     seen = np.zeros(count, bool)
-    interval = (
-        0.1 if sys.stderr.isatty() else 30
-    )  # as in training: a log file wants a line now and then
-    with tqdm(total=count, desc=title, unit=' images', mininterval=interval, **bar) as progress:
+    with progress.bar(None, title, total=count, unit=' images', **kwargs) as bar:
         for numbers, batch in images:
             if np.ndim(numbers) == 0:
                 numbers, batch = [numbers], [batch]
             for number, image in zip(numbers, batch, strict=True):
                 yield int(number), image
                 seen[number] = True
-            progress.update(len(numbers))
+            bar.update(len(numbers))
     if not seen.all():
         raise UserError(f'{title}: {seen.sum()} of {count} images are there; prepare the set anew')

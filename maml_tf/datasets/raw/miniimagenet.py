@@ -2,21 +2,28 @@
 
 import csv
 import functools
+import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
 from maml_tf.datasets.raw import images as raw_images
-from maml_tf.datasets.raw.images import SIDE, RawImage, RawSplit, one_line, read_image
+from maml_tf.datasets.raw.images import SIDE, RawImage, RawSplit, read_resized
+from maml_tf.datasets.raw.pickles import load_arrays
 from maml_tf.datasets.splits import class_names
 from maml_tf.errors import UserError
+from maml_tf.terminal.text import described
 
 LISTS = 'miniimagenet_ravi'
 
 
-def find(folder):
-    """The layout in `folder`, as {split: () -> RawSplit}. Raises UserError where there is none."""
+def find(manual_dir: str | pathlib.Path) -> dict[str, Callable[[], RawSplit]]:
+    """Returns the layout in the folder `manual_dir`, as {split: () -> RawSplit}.
+
+    Raises: ArgumentError where there is none.
+    """
     return raw_images.find(
-        folder,
+        manual_dir,
         LAYOUTS,
         'miniImageNet',
         'the folders train, val and test, for train.csv, val.csv and test.csv beside '
@@ -28,7 +35,8 @@ def _checked(list_images):
     """Makes (split, path) -> RawSplit of path -> [RawImage]."""
 
     def read(split, path):
-        names, images = class_names(LISTS)[split], list_images(path)
+        names = class_names(LISTS)[split]
+        images = list_images(path)
         whose = f'{split} classes of Ravi and Larochelle (data/{LISTS}/{split}.txt)'
         raw_images.check_classes(path, images, names, whose)
         return RawSplit(images, names)
@@ -42,7 +50,7 @@ def _csv(table):
         with open(table, newline='', encoding='utf-8-sig') as file:
             rows = list(csv.DictReader(file))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f'{table}: not a csv file in UTF-8 ({one_line(error)})') from error
+        raise UserError(f'{table}: not a csv file in UTF-8 ({described(error)})') from error
     if bad := [row for row in rows if not (row.get('filename') and row.get('label'))]:
         raise UserError(
             f'{table}: every row needs the columns filename and label, found {dict(bad[0])}'
@@ -54,14 +62,14 @@ def _csv(table):
         )
     return [
         RawImage(
-            row['filename'], row['label'], functools.partial(read_image, folder / row['filename'])
+            row['filename'], row['label'], functools.partial(read_resized, folder / row['filename'])
         )
         for row in rows
     ]
 
 
 def _cache(path):
-    content = raw_images.load_arrays(path)
+    content = load_arrays(path)
     try:
         images, classes = content['image_data'], dict(content['class_dict'])
         if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE, 3):
@@ -76,13 +84,12 @@ def _cache(path):
             for label, numbers in classes.items()
             for number in np.arange(len(images))[numbers]
         ]
+    except UserError:
+        raise
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(
             f'{path}: expected a dict of image_data, an array, and class_dict, which lists the '
-            'images of '
-            f'each class ({one_line(error)})'
+            f'images of each class ({described(error)})'
         ) from error
 
 

@@ -2,12 +2,22 @@
 
 import importlib.util
 import pathlib
+from typing import TYPE_CHECKING
 
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError, UserError
+from maml_tf.terminal.text import described
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 
-def prepared(name, data_dir, title, needs=None):
-    """The TFDS builder of the set `name`, prepared.
+def prepared(
+    name: str,
+    data_dir: str | pathlib.Path | None,
+    title: str,
+    needs: tuple[str, str] | None = None,
+) -> 'tfds.core.DatasetBuilder':
+    """Returns the TFDS builder of the set `name`, prepared.
 
     Args:
       data_dir: the TensorFlow Datasets directory that holds it; None: TFDS's own, downloaded to
@@ -16,23 +26,24 @@ def prepared(name, data_dir, title, needs=None):
       needs: (module, package) without which TFDS cannot prepare this set, and which it does not
         bring along.
     Raises:
-      UserError: `data_dir` holds no prepared set, or the package that preparing needs is missing.
+      ArgumentError: `data_dir` holds no prepared set.
+      UserError: it cannot be downloaded, or the package that preparing needs is missing.
     """
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=data_dir)
     if builder.is_prepared():
         return builder
-    lacking = needs and importlib.util.find_spec(needs[0]) is None
-    install = f'pip install {needs[1]} && ' if lacking else ''
+    lacking = needs is not None and importlib.util.find_spec(needs[0]) is None
     # With a wrong directory TFDS would retry a download for minutes and leave debris in it.
     if data_dir is not None:
-        raise UserError(
-            f'--data_dir={data_dir}: no prepared {title}, looked for '
-            f'{pathlib.Path(builder.data_path)}. '
-            f'Get it with  {install}python -c "import tensorflow_datasets as tfds; '
-            f"tfds.load('{name}')\"  on a "
-            'machine with network access, and name the directory it reports'
+        install = f'pip install {needs[1]} && ' if lacking else ''
+        raise ArgumentError(
+            'data_dir',
+            data_dir,
+            f'no prepared {title}, looked for {pathlib.Path(builder.data_path)}. Get it with  '
+            f'{install}python -c "import tensorflow_datasets as tfds; tfds.load(\'{name}\')"  on a '
+            'machine with network access, and name the directory it reports',
         )
     if lacking:
         raise UserError(
@@ -42,9 +53,8 @@ def prepared(name, data_dir, title, needs=None):
     try:
         builder.download_and_prepare()
     except Exception as error:  # TFDS's own kinds of errors, and those of the network
-        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise UserError(
-            f'{title} could not be downloaded and prepared ({reason[:300]}). Try again, or name a '
-            'directory that holds it prepared: --data_dir'
+            f'{title} could not be downloaded and prepared ({described(error)[:300]}). Try again, '
+            'or name a data_dir that holds it prepared'
         ) from error
     return builder

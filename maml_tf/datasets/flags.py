@@ -1,0 +1,168 @@
+"""The flags of the data: their definitions, and what they say of the tasks."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from maml_tf.datasets import omniglot
+from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.errors import UserError
+from maml_tf.saving.run_name import train_update_batch_size
+
+if TYPE_CHECKING:  # The table of sources imports this module.
+    from maml_tf.datasets.sources import Source
+
+
+def check_flags(flags, sources: 'Mapping[str, Source]') -> None:
+    """Raises UserError for a flag that is set and means nothing to the data source."""
+    chosen = sources[flags.datasource]
+    for name in sorted({name for source in sources.values() for name in source.reads}):
+        if flags[name].value == flags[name].default or name in chosen.reads:
+            continue
+        those = ', '.join(key for key, source in sources.items() if name in source.reads)
+        raise UserError(
+            f'--{name}={flags[name].value}: means nothing to --datasource={flags.datasource}, '
+            f'only to {those}'
+        )
+    if flags.leave_to_query and flags.train_shot_from is None:
+        raise UserError(
+            '--leave_to_query: only with --train_shot_from, where tasks differ in their shots'
+        )
+
+
+def episode_specs(flags, source: 'Source') -> tuple[EpisodeSpec, EpisodeSpec]:
+    """Returns (the spec of training, the spec of evaluation) that the command line asks for.
+
+    The reference queries as many examples as it adapts to, also where training uses more (15 on
+    miniImageNet).
+    """
+    way, train_way = 1, 1
+    if source.classification:
+        way = flags.num_classes
+        train_way = flags.train_num_classes or way
+    shot, train_shot = flags.update_batch_size, train_update_batch_size(flags)
+    training = EpisodeSpec(
+        way=train_way,
+        shot=train_shot,
+        query=flags.train_query or source.train_query or train_shot,
+        least_way=flags.train_way_from,
+        least_shot=flags.train_shot_from,
+        leave_to_query=flags.leave_to_query,
+        within_groups=flags.within_groups,
+    )
+    query = flags.test_query or shot
+    return training, EpisodeSpec(way, shot, query, within_groups=flags.within_groups)
+
+
+def define_flags(flags, sources: Iterable[str]) -> None:
+    """Defines the flags of the data.
+
+    sources: names of the data sources.
+    """
+    flags.DEFINE_enum('datasource', 'sinusoid', list(sources), 'where the tasks come from')
+    flags.DEFINE_string(
+        'data_dir',
+        None,
+        'TensorFlow Datasets directory with the prepared data (default: '
+        "TFDS's own, where what can be downloaded is); --datasource=directory: your folder of "
+        'class '
+        'folders',
+    )
+    flags.DEFINE_string(
+        'split_file',
+        None,
+        'directory: csv file with the columns class and split (train, val, test) '
+        '(default: by the names of the classes, always alike)',
+    )
+    flags.DEFINE_string(
+        'manual_dir',
+        None,
+        'folder with the raw files of a set that cannot be downloaded, prepared '
+        'once into --data_dir (default: downloads/manual in it)',
+    )
+    flags.DEFINE_integer(
+        'image_size', None, 'side of the images in pixels (default: by data source)', lower_bound=1
+    )
+    flags.DEFINE_string(
+        'class_split',
+        None,
+        'which published split into classes: omniglot cbfinn, vinyals or lake '
+        '(default cbfinn); cub cub or cub_meta_dataset (default cub)',
+    )
+    flags.DEFINE_integer(
+        'num_classes', 5, 'number of classes in classification (5 for 5-way)', lower_bound=2
+    )
+    flags.DEFINE_integer(
+        'update_batch_size',
+        5,
+        'number of examples per class in the inner gradient update (K for K-shot learning)',
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        'test_query',
+        None,
+        'queries per class in validation and test (default: as many as '
+        '--update_batch_size, as the reference)',
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        'train_num_classes',
+        None,
+        'number of classes in training, where evaluation differs',
+        lower_bound=2,
+    )
+    flags.DEFINE_integer(
+        'train_query',
+        None,
+        'queries per class in training (default: by data source; sinusoid and '
+        'omniglot: as many as the shots)',
+        lower_bound=1,
+    )
+    flags.DEFINE_enum(
+        'train_on',
+        'train',
+        ['train', 'trainval'],
+        'trainval: the validation classes too, for a '
+        'last run whose settings are chosen (Snell et al. 2017)',
+    )
+    flags.DEFINE_integer(
+        'train_way_from',
+        None,
+        'draw the way of each training task, from this to the way',
+        lower_bound=2,
+    )
+    flags.DEFINE_integer(
+        'train_shot_from',
+        None,
+        'draw the shots of each training task, from this to the shots',
+        lower_bound=1,
+    )
+    flags.DEFINE_bool(
+        'leave_to_query', False, 'a training task that drew fewer shots queries the others'
+    )
+    flags.DEFINE_bool(
+        'within_groups',
+        False,
+        'all classes of a task from one group: an alphabet, a super-category',
+    )
+    flags.DEFINE_integer(
+        'dimension',
+        20,
+        'dimension of x in the function families (linear ... two_layer_network)',
+        lower_bound=1,
+    )
+    flags.DEFINE_bool(
+        'query_contains_support',
+        False,
+        'gaussian_process, celeba: the support points are queried too',
+    )
+    flags.DEFINE_integer(
+        'train_update_batch_size', -1, 'update_batch_size of training, to evaluate with another'
+    )
+    flags.DEFINE_enum(
+        'baseline',
+        None,
+        ['oracle'],
+        "oracle: the sinusoid's amplitude and phase are given as input, "
+        'and all iterations are pretraining',
+    )
+    omniglot.define_flags(flags)

@@ -1,0 +1,171 @@
+"""Reading the images of class folders, into memory or, once, into a file that streams.
+
+Imports no TensorFlow.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from maml_tf.datasets.raw import memory_map
+from maml_tf.datasets.raw.image_files import each, read_image
+from maml_tf.datasets.raw.listing import name_in
+from maml_tf.errors import UserError
+from maml_tf.saving.files import write_atomically
+from maml_tf.terminal import progress
+
+CACHE = '.maml_tf'
+
+
+class Wanted(NamedTuple):
+    """Describes the images of one split that are to be read.
+
+    split:   its name
+    root:    the folder of the class folders
+    classes: {class: [paths]}
+    shape:   (side, side, channels) of an image
+    least:   images that a class needs; of what is left when files cannot be read
+    """
+
+    split: str
+    root: pathlib.Path
+    classes: dict[str, list[pathlib.Path]]
+    shape: tuple[int, int, int]
+    least: int
+
+    @property
+    def files(self) -> list[pathlib.Path]:
+        """The paths of all images, class after class."""
+        return list(itertools.chain(*self.classes.values()))
+
+
+class Outcome(NamedTuple):
+    """Tells what became of the files of a split.
+
+    kept:       {class: [image names]} of the images that were read, in their order
+    unreadable: a message for each file that is not a whole image
+    """
+
+    kept: dict[str, list[str]]
+    unreadable: list[str]
+
+
+def in_memory(wanted: Wanted) -> tuple[np.ndarray, Outcome]:
+    """Reads the images of a split; returns (uint8 [files, *shape], the Outcome).
+
+    The first images are those that the Outcome keeps; what follows them is undefined.
+    """
+    outcome = Outcome({}, [])
+    images = np.empty([len(wanted.files), *wanted.shape], np.uint8)
+    with progress.bar(
+        None, f'reading {wanted.split}', total=len(images), unit=' images', delay=1, leave=False
+    ) as bar:
+        for number, image in enumerate(_read(wanted, outcome, bar.update)):
+            images[number] = image
+    return images, outcome
+
+
+def mapped(wanted: Wanted, folder: pathlib.Path) -> tuple[np.memmap, Outcome]:
+    """Reads the images of a split into a file, where it is not there yet, and maps the file.
+
+    Returns what `in_memory` does. The file's name holds what it was made of: the classes and sizes
+    in the first part, the files in the second, so that a file that is out of date is known and
+    removed. The Outcome is written beside it.
+
+    Args:
+      folder: holds the files, in `.maml_tf`; where it may not be written they are in the user's
+        cache directory.
+    Raises: UserError where the disk is full or may not be written.
+    """
+    height, width, channels = wanted.shape
+    content = _digest([wanted.least, list(wanted.classes)])
+    made_of = f'{wanted.split}-{height}x{width}x{channels}-{content}'
+    files = [(name_in(path, wanted.root), *_state(path)) for path in wanted.files]
+    path = _cached(folder, f'{made_of}-{_digest(files)}.npy')
+    record = path.with_suffix('.json')
+    if not record.exists():
+        path.unlink(missing_ok=True)
+    is_new = not path.exists()
+    images = memory_map.memory_mapped(path, len(files), wanted.shape, _numbered(wanted, record))
+    if is_new:
+        _remove_outdated(path, made_of)
+    return images, Outcome(**json.loads(record.read_text('utf-8')))
+
+
+def _read(
+    wanted: Wanted, outcome: Outcome, seen: Callable[[int], object] = lambda files: None
+) -> Iterator[np.ndarray]:
+    """Yields uint8 images, class after class, and fills the Outcome; seen(1) counts each file."""
+    side, _, channels = wanted.shape
+
+    def read(path):
+        try:
+            return read_image(path, side, channels)
+        except UserError as error:
+            return error
+
+    results = each(read, wanted.files)
+    for name, paths in wanted.classes.items():
+        names, images = [], []
+        for path, result in zip(paths, results):
+            seen(1)
+            if isinstance(result, UserError):
+                outcome.unreadable.append(str(result))
+            else:
+                names.append(name_in(path, wanted.root).split('/', 1)[1])
+                images.append(result)
+        if len(images) >= wanted.least:
+            outcome.kept[name] = names
+            yield from images
+
+
+def _numbered(wanted, record):
+    """Yields (number, image) for every file, zeros for what is left out; then writes the record."""
+    outcome = Outcome({}, [])
+    number = -1
+    for number, image in enumerate(_read(wanted, outcome)):
+        yield number, image
+    for unused in range(number + 1, len(wanted.files)):
+        yield unused, np.zeros(wanted.shape, np.uint8)
+    write_atomically(record, json.dumps(outcome._asdict()))
+
+
+def _remove_outdated(path, made_of):
+    for old in path.parent.glob(f'{made_of}-*'):
+        # Another process may be writing a file of another ending.
+        if old.stem != path.stem and old.suffix in ('.npy', '.json'):
+            old.unlink(missing_ok=True)
+
+
+def _digest(content):
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def _state(path):
+    """Returns what changes when a file does; a link that leads nowhere has nothing."""
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return state.st_size, state.st_mtime_ns
+
+
+def _cached(folder, name):
+    """Returns the path of a cached file: in the folder, else in the user's cache directory."""
+    own = folder / CACHE
+    with contextlib.suppress(OSError):
+        if (own / name).exists():
+            return own / name
+        own.mkdir(exist_ok=True)
+        if os.access(own, os.W_OK):
+            return own / name
+    user = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+    place = f'{folder.resolve().name}-{_digest(os.fspath(folder.resolve()))}'
+    return user / 'maml_tf' / place / name
