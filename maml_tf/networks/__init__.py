@@ -1,1 +1,1 @@
-"""Networks whose weights may differ by task, encoders that all tasks share, and any Keras model."""
+"""Networks whose weights may differ by task, any Keras model as one, and encoders."""

@@ -1,31 +1,38 @@
-"""Encoders: Keras layers that turn images into features, one for all images of a meta-batch."""
+"""Encoders: Keras models that turn images into features, with weights that all tasks share."""
+
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError
+from maml_tf.saving.configuration import Configured
 
 
-def torch_default(fan_in):
-    """PyTorch's initial weights and biases of a layer, both U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for
-    Keras."""
+def torch_default(fan_in: int) -> keras.initializers.Initializer:
+    """Returns how PyTorch starts the weights and biases of a layer.
+
+    Both are U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+    """
     bound = fan_in**-0.5
     return keras.initializers.RandomUniform(-bound, bound)
 
 
-class BatchNorm(keras.layers.Layer):
-    """Batch norm of [n, height, width, channels] by TensorFlow's fused kernels, 1.6 times as fast
-    as Keras' on a CPU.
+class BatchNorm(Configured, keras.layers.Layer):
+    """Normalises images [n, height, width, channels] by the batch, or by running averages.
 
-    As PyTorch's: the running averages are of the mean and the unbiased variance. On several
-    replicas each normalises by its own batch, and the running averages are the mean of theirs.
+    By TensorFlow's fused kernels, 1.6 times as fast as Keras' BatchNormalization on a CPU. As in
+    PyTorch, the running averages are of the mean and the unbiased variance. On several replicas
+    each normalises by its own batch, and the running averages are the mean of theirs.
 
     Args:
       momentum: Keras', what is kept of the running average (PyTorch's is what is taken of the
         batch).
+      epsilon: added to the variance.
+      kwargs: keras.layers.Layer's (name, dtype).
     """
 
-    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs):
         super().__init__(**kwargs)
         self.momentum, self.epsilon = momentum, epsilon
 
@@ -46,7 +53,7 @@ class BatchNorm(keras.layers.Layer):
             for name, value in (('moving_mean', 'zeros'), ('moving_variance', 'ones'))
         )
 
-    def call(self, x, training=False):
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         gamma, beta, *moving = map(
             tf.convert_to_tensor, (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
@@ -77,16 +84,27 @@ class BatchNorm(keras.layers.Layer):
 
 
 def conv_block(
-    number, filters, fan_in, padding='same', pool=True, kernel_initializer=None, momentum=0.9
-):
-    """[3x3 convolution with bias, batch norm, 2x2 max-pool, ReLU], PyTorch's epsilon and running
-    averages.
+    number: int,
+    filters: int,
+    fan_in: int,
+    padding: Literal['valid', 'same'] = 'same',
+    pool: bool = True,
+    kernel_initializer: keras.initializers.Initializer | None = None,
+    momentum: float = 0.9,
+) -> list[keras.layers.Layer]:
+    """Makes the layers of one block: 3x3 convolution with bias, batch norm, 2x2 max-pool, ReLU.
 
     The papers' ReLU stands before the pooling, which gives the same: the maximum of four ReLUs is
     the ReLU of the maximum, and there is a quarter to compute.
 
-    number: names the layers, conv1, norm1 ...: a checkpoint knows them by it.
-    momentum: see BatchNorm.
+    Args:
+      number: names the layers, conv1, norm1 ...: a checkpoint knows them by it.
+      filters: channels that come out.
+      fan_in: channels that come in.
+      padding: of the convolution.
+      pool: whether to pool.
+      kernel_initializer: of the convolution; None: PyTorch's.
+      momentum: see BatchNorm.
     """
     initializer = torch_default(9 * fan_in)
     layers = [
@@ -103,18 +121,23 @@ def conv_block(
     return layers + [keras.layers.MaxPooling2D(2)] * pool + [keras.layers.ReLU()]
 
 
-def conv4(input_shape, filters=64, name='encoder'):
-    """Four blocks of 64 filters, flattened: 64 features of 28x28 images, 1600 of 84x84 (Vinyals et
-    al. 2016, 4.1).
+def conv4(
+    input_shape: tuple[int, int, int], filters: int = 64, name: str = 'encoder'
+) -> keras.Model:
+    """Makes the encoder of four convolution blocks, flattened (Vinyals et al. 2016, section 4.1).
 
-    Raises: UserError where the images are too small to be halved four times.
+    With 64 filters it has 64 features of 28x28 images, 1600 of 84x84.
+
+    Args:
+      input_shape: (height, width, channels).
+      filters: of every convolution.
+      name: the model's.
+    Raises: ArgumentError where the images are too small to be halved four times.
     """
-    if min(input_shape[:2]) < 16:
-        raise UserError(
-            f'--image_size={min(input_shape[:2])}: four blocks halve the images four times, which '
-            'takes at '
-            'least 16x16'
-        )
+    smallest = min(input_shape[:2])
+    if smallest < 16:
+        reason = 'four blocks halve the images four times, which takes at least 16x16'
+        raise ArgumentError('image_size', smallest, reason)
     layers = []
     for number, fan_in in enumerate([input_shape[-1]] + [filters] * 3, start=1):
         layers += conv_block(number, filters, fan_in)

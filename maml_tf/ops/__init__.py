@@ -1,1 +1,1 @@
-"""Layers as pure functions of task-stacked tensors, with derivatives of their own."""
+"""Layers as pure functions of task-stacked tensors, with exact derivatives."""

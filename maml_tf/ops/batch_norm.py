@@ -1,4 +1,4 @@
-"""Batch normalisation by the statistics of each task's batch, with both derivatives in closed form.
+"""Batch normalisation by each task's own statistics, with first and second derivatives written out.
 
 `tf.nn.moments` has wrong second derivatives (its variance holds the mean constant), and taping the
 right formula leaves XLA dozens of passes over the images, many of them sums that it compiles into
@@ -22,22 +22,25 @@ import math
 
 import tensorflow as tf
 
+from maml_tf.ops.pooling import CHOICES, Choice, Padding
 from maml_tf.ops.shapes import sizes
 from maml_tf.ops.traced import Traced
 
 
-def standardise(z, epsilon, pool=False):
-    """[tasks, n, ..., c] minus its mean over all axes between the first and the last, over its
-    standard deviation.
+def standardise(z: tf.Tensor, epsilon: float, pool: Padding | None = None) -> tf.Tensor:
+    """Subtracts the mean of each task's batch and divides by its standard deviation, per channel.
 
-    pool: of images, then 2x2 VALID max-pooling (before it in the code, which comes to the same and
-      is less work).
+    Args:
+      z: [tasks, n, ..., c]; mean and deviation are over all axes between the first and the last.
+      epsilon: added to the variance.
+      pool: 2x2 max-pooling of images follows, with 'valid' or 'same' padding; None: none. (The code
+        pools first, which comes to the same and is less work.)
     """
-    return _Standardise.of(epsilon, MaxPool if pool else Everything).value(z)
+    return _Standardise.of(epsilon, CHOICES[pool]).value(z)
 
 
 class _Standardise(Traced):
-    """y(z), B(z, g) and B's gradients, see above."""
+    """Computes y(z), B(z, g) and B's gradients, see above."""
 
     def __init__(self, epsilon, choose):
         super().__init__()
@@ -80,9 +83,9 @@ class _Standardise(Traced):
 
 
 class _Statistics:
-    """Names of the module's docstring; `total(v)` is sum(v)/M, [tasks, 1, ..., 1, c]."""
+    """Has the names of the module's docstring; `total(v)` is sum(v)/M, [tasks, 1, ..., 1, c]."""
 
-    def __init__(self, z, epsilon, choose):
+    def __init__(self, z, epsilon, choose: type[Choice]):
         tasks, *_, channels = sizes(z)
         self._shape = [tasks, *[1] * (z.shape.rank - 2), channels]
         self._pixels = tf.cast(tf.reduce_prod(tf.shape(z)[1:-1]), z.dtype)
@@ -102,57 +105,3 @@ class _Statistics:
             tf.ones([tasks, n, 1, pixels], v.dtype), tf.reshape(v, [tasks, n, pixels, channels])
         )
         return tf.reshape(tf.reduce_sum(images, 1), self._shape) / self._pixels
-
-
-class Everything:
-    """The choice of all pixels."""
-
-    def __init__(self, z):
-        del z
-
-    def take(self, v):
-        return v
-
-    def put(self, g):
-        return g
-
-
-class MaxPool:
-    """The choice of the largest of each 2x2 pixels of z: [tasks, n, height, width, c]; the first of
-    equals.
-
-    An odd last row or column is left out.
-    """
-
-    def __init__(self, z):
-        self._sides = z.shape[2:4]
-        self._half = [side // 2 for side in self._sides]
-        corners = self._corners(z)
-        largest = tf.maximum(tf.maximum(corners[0], corners[1]), tf.maximum(corners[2], corners[3]))
-        place = tf.fill(tf.shape(largest), tf.constant(3, tf.int32))
-        for corner in (2, 1, 0):
-            place = tf.where(tf.equal(corners[corner], largest), corner, place)
-        self._place = place
-
-    def _corners(self, v):
-        height, width = (2 * half for half in self._half)
-        return [v[:, :, i:height:2, j:width:2] for i in range(2) for j in range(2)]
-
-    def take(self, v):
-        """[tasks, n, height, width, c] -> [tasks, n, height // 2, width // 2, c]"""
-        return tf.add_n(
-            [
-                tf.where(tf.equal(self._place, i), corner, 0)
-                for i, corner in enumerate(self._corners(v))
-            ]
-        )
-
-    def put(self, g):
-        """[tasks, n, height // 2, width // 2, c] -> [tasks, n, height, width, c], 0 where nothing
-        was taken."""
-        wide = lambda v: v[:, :, :, tf.newaxis, :, tf.newaxis]
-        corners = tf.reshape(tf.range(4), [2, 1, 2, 1])
-        spread = tf.where(tf.equal(wide(self._place), corners), wide(g), 0)
-        tasks, n, height, _, width, _, channels = sizes(spread)
-        spread = tf.reshape(spread, [tasks, n, 2 * height, 2 * width, channels])
-        return tf.pad(spread, [[0, 0], [0, 0], *[[0, side % 2] for side in self._sides], [0, 0]])

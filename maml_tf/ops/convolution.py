@@ -1,8 +1,12 @@
-"""SAME 3x3 convolutions with a kernel for every task, as batched matrix products.
+"""Convolutions with a 3x3 kernel for every task, computed as batched matrix products.
 
-TensorFlow has no convolution with per-example kernels. Three lowerings, chosen by size; which is
-best, and in which order the factors of a product come, was measured under XLA on a CPU.
+TensorFlow has no convolution with per-example kernels. There are three ways to lower it to
+products, chosen by size; which is best, and in which order the factors of a product come, was
+measured under XLA on a CPU.
 """
+
+import abc
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -14,26 +18,38 @@ from maml_tf.ops.shapes import sizes
 PLANES = 4
 
 
-def convolve(x, kernel, stride, dtype=None):
-    """[tasks, n, height, width, in] by [tasks, 3, 3, in, out] -> [tasks, n, h, w, out]; stride: 1
-    or 2.
+def convolve(
+    x: tf.Tensor, kernel: tf.Tensor, stride: int, dtype: tf.DType | None = None
+) -> tf.Tensor:
+    """Convolves each task's images with its own kernel, SAME padding.
 
-    dtype: in which to multiply, see Bilinear.
+    Args:
+      x: [tasks, n, height, width, in].
+      kernel: [tasks, 3, 3, in, out].
+      stride: 1 or 2.
+      dtype: in which to multiply, see Bilinear.
+    Returns: [tasks, n, ceil(height / stride), ceil(width / stride), out].
     """
-    lowering = Planes if x.shape[-1] <= PLANES else Columns if stride == 1 else Patches
+    if x.shape[-1] <= PLANES:
+        lowering = Planes
+    elif stride == 1:
+        lowering = Columns
+    else:
+        lowering = Patches
     convolution = lowering.of(tuple(x.shape[2:4]), stride, dtype)
     return convolution.product(x, convolution.arrange(kernel))
 
 
 class Convolution(Bilinear):
-    """Images [tasks, n, height, width, in], kernels in the form [tasks, ...] that `arrange` of a
-    lowering gives them.
+    """Multiplies images [tasks, n, height, width, in] by kernels in the form that `arrange` gives.
 
     Args:
-      sides: (height, width); stride: 1 or 2; dtype: see Bilinear.
+      sides: (height, width) of the images.
+      stride: 1 or 2.
+      dtype: see Bilinear.
     """
 
-    def __init__(self, sides, stride, dtype=None):
+    def __init__(self, sides: tuple[int, int], stride: int, dtype: tf.DType | None = None):
         super().__init__(dtype)
         self.sides, self.stride = sides, stride
         self.out_sides = tuple(-(-side // stride) for side in self.sides)
@@ -43,9 +59,15 @@ class Convolution(Bilinear):
             for side, out in zip(self.sides, self.out_sides)
         )
 
-    def views(self, x, height_axis):
-        """The nine inputs of every output: x, padded, [..., i::stride, j::stride, ...] for i, j in
-        0..2."""
+    @abc.abstractmethod
+    def arrange(self, kernel: tf.Tensor) -> tf.Tensor:
+        """Brings a kernel [tasks, 3, 3, in, out] into the form that the products take."""
+
+    def views(self, x: tf.Tensor, height_axis: int) -> list[tf.Tensor]:
+        """Returns the nine inputs of every output: of padded x, [..., i::stride, j::stride, ...].
+
+        height_axis: that of the images' rows; the columns' follows it. i and j run from 0 to 2.
+        """
         padding = [
             [before, self.stride * (out - 1) + 3 - side - before]
             for before, out, side in zip(self.before, self.out_sides, self.sides)
@@ -62,17 +84,17 @@ class Convolution(Bilinear):
             for j in range(3)
         ]
 
-    def fold(self, pieces):
-        """Adds up what each output gives to its nine inputs, [tasks, n, h, w, 9 * in] -> [...,
-        height, width, in].
+    def fold(self, pieces: tf.Tensor) -> tf.Tensor:
+        """Adds up what each output gives to its nine inputs.
 
-        Pixels of one parity at a time: pixel i takes from output o by tap t where stride * o + t =
-          i + before.
+        Pixels of one parity at a time: pixel i takes from output o by tap t where
+        stride * o + t = i + before.
+
+        pieces: [tasks, n, h, w, 9 * in] -> [tasks, n, height, width, in].
         """
         channels = pieces.shape[-1] // 9
-        counts = [
-            -(-side // self.stride) for side in self.sides
-        ]  # pixels of a parity; of odd sides maybe one too many
+        # Pixels of a parity; of odd sides maybe one too many.
+        counts = [-(-side // self.stride) for side in self.sides]
         images = []
         for y in range(self.stride):
             for x in range(self.stride):
@@ -87,7 +109,7 @@ class Convolution(Bilinear):
         return _interleave(images, self.stride)[:, :, : self.sides[0], : self.sides[1]]
 
     def _taps(self, parity, before):
-        """[(tap, the output that the first pixel of this parity takes from)]"""
+        """Returns [(tap, the output that the first pixel of this parity takes from)]."""
         return [
             (tap, (parity + before - tap) // self.stride)
             for tap in range(3)
@@ -96,8 +118,7 @@ class Convolution(Bilinear):
 
 
 def _window(x, starts, counts):
-    """x[:, :, start:start + count, ...] of the two axes of an image, with zeros where that is
-    outside."""
+    """Cuts `count` pixels from `start` out of an image's two axes; what lies outside is zero."""
     cut, padding = [slice(None)] * 2, [[0, 0]] * 2
     for start, count, size in zip(starts, counts, x.shape[2:4]):
         first, last = max(start, 0), min(start + count, size)
@@ -107,7 +128,7 @@ def _window(x, starts, counts):
 
 
 def _interleave(images, stride):
-    """stride**2 images of the pixels (y, x), (y, x + stride) ..., row by row -> the image."""
+    """Joins stride**2 images of the pixels (y, x), (y, x + stride) ..., given row by row."""
     if stride == 1:
         return images[0]
     tasks, n, height, width, channels = sizes(images[0])
@@ -116,9 +137,9 @@ def _interleave(images, stride):
 
 
 class Patches(Convolution):
-    """[tasks, pixels, 9 * in] patches times kernels [tasks, out, 9 * in]."""
+    """Multiplies patches [tasks, pixels, 9 * in] by kernels [tasks, out, 9 * in]."""
 
-    def arrange(self, kernel):
+    def arrange(self, kernel: tf.Tensor) -> tf.Tensor:
         tasks, _, _, channels, out = sizes(kernel)
         # In this order: XLA would fold the transposition of a product's very result into the
         # product, a slower one.
@@ -141,9 +162,12 @@ class Patches(Convolution):
 
 
 class Planes(Convolution):
-    """For few channels: [tasks, 9 * in, pixels] times kernels [tasks, 9 * in, out]."""
+    """Multiplies planes [tasks, 9 * in, pixels] by kernels [tasks, 9 * in, out].
 
-    def arrange(self, kernel):
+    For few channels, which would be slow to copy pixel by pixel.
+    """
+
+    def arrange(self, kernel: tf.Tensor) -> tf.Tensor:
         tasks, _, _, channels, out = sizes(kernel)
         return tf.reshape(kernel, [tasks, 9 * channels, out])
 
@@ -168,14 +192,14 @@ class Planes(Convolution):
 
 
 class Columns(Convolution):
-    """For stride 1: three columns are gathered, [tasks, pixels, 3 * in], multiplied by kernels
-    [tasks, 3 * in, 3 * out] (columns and rows of the kernel change places), and three rows of the
-    product added up.
+    """Gathers three columns, multiplies, and adds up three rows of the product: for stride 1.
 
-    A third of the patches' copies, and products that are nearer to square.
+    Columns [tasks, pixels, 3 * in] are multiplied by kernels [tasks, 3 * in, 3 * out], in which
+    columns and rows have changed places. It takes a third of the patches' copies, and products that
+    are nearer to square.
     """
 
-    def arrange(self, kernel):
+    def arrange(self, kernel: tf.Tensor) -> tf.Tensor:
         tasks, _, _, channels, out = sizes(kernel)
         return tf.reshape(tf.transpose(kernel, [0, 2, 3, 1, 4]), [tasks, 3 * channels, 3 * out])
 
@@ -207,13 +231,12 @@ class Columns(Convolution):
 
 
 def _flat(x):
-    """[tasks, n, height, width, c] -> [tasks, pixels, c]"""
+    """Reshapes [tasks, n, height, width, c] to [tasks, pixels, c]."""
     tasks, *_, channels = sizes(x)
     return tf.reshape(x, [tasks, -1, channels])
 
 
-def _by_pixel(x, function, channels):
-    """[tasks, n, height, width, c] -> `function` of [tasks, pixels, c] -> [tasks, n, height, width,
-    channels]"""
+def _by_pixel(x, function: Callable, channels):
+    """Applies a function of [tasks, pixels, c] to images -> [tasks, n, height, width, channels]."""
     tasks, n, height, width, _ = sizes(x)
     return tf.reshape(function(_flat(x)), [tasks, n, height, width, channels])

@@ -10,7 +10,7 @@ FEW = 16
 
 
 class Linear(Bilinear):
-    """[tasks, n, in] by [tasks, in, out] -> [tasks, n, out]"""
+    """Multiplies [tasks, n, in] by [tasks, in, out] -> [tasks, n, out]."""
 
     def _product(self, x, w):
         return tf.matmul(x, w)
