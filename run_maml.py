@@ -1,49 +1,48 @@
 #!/usr/bin/env python3
 """Meta-trains and evaluates a few-shot learner, with the command line of the MAML reference.
 
-    python run_maml.py --datasource=sinusoid --metatrain_iterations=70000 --norm=None
-    --update_batch_size=10 python run_maml.py ... (the same) --train=False --test_set=True
+    python run_maml.py --datasource=sinusoid --metatrain_iterations=70000 --norm=None \
+        --update_batch_size=10
+    python run_maml.py ... (the same) --train=False --test_set=True
 
 The files under flags/ hold the papers' settings:
 
     python run_maml.py --flagfile=flags/maml/omniglot_5way_1shot.flags
 """
 
-import sys
-
 from maml_tf.terminal import quiet
 
 quiet.import_tensorflow()
 
-from absl import app, flags, logging  # noqa: E402  (TensorFlow is to be started quietly before anything imports it)
+from absl import app, flags, logging  # noqa: E402  (TensorFlow is to be started quietly first)
 
 from maml_tf.commands import command_line  # noqa: E402
-from maml_tf.commands.experiment import Experiment  # noqa: E402
-from maml_tf.errors import UserError  # noqa: E402
+from maml_tf.commands.experiment import build  # noqa: E402
+from maml_tf.commands.run_evaluation import run_evaluation  # noqa: E402
+from maml_tf.commands.run_training import run_training  # noqa: E402
+from maml_tf.terminal.exit import errors_as_one_line  # noqa: E402
 
 
-def main(argv):
+@errors_as_one_line(
+    command_line.FLAG_OF,
+    file='--logdir',
+    interrupted='interrupted: the same command goes on from the last checkpoint',
+)
+def main(argv: list[str]) -> None:
+    """Trains and evaluates what the flags describe."""
     if len(argv) > 1:
         raise app.UsageError(
             f'unknown argument {argv[1]!r}: every option has the form --name=value'
         )
     logging.set_verbosity(logging.WARNING)
-    try:
-        command_line.check_spelling(flags.FLAGS)
-        experiment = Experiment(flags.FLAGS)
-        if flags.FLAGS.train:
-            experiment.train()
-        experiment.evaluate()
-    except UserError as error:
-        sys.exit(f'error: {error}')
-    except OSError as error:  # a full disk, a directory that may not be written
-        sys.exit(f'error: {error.filename or "--logdir"}: {error.strerror or error}')
-    except KeyboardInterrupt:
-        sys.exit('interrupted: the same command goes on from the last checkpoint')
+    experiment = build(flags.FLAGS)
+    if flags.FLAGS.train:
+        run_training(experiment)
+    run_evaluation(experiment)
 
 
-def run():
-    """The entry point of an installed package."""
+def run() -> None:
+    """Runs the program, as the entry point of an installed package."""
     command_line.define_flags(flags)
     app.run(main)
 

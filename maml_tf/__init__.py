@@ -1,4 +1,70 @@
 """Learning to learn on TensorFlow and Keras: MAML and its relatives, vectorised over tasks.
 
-Importing the package defines no absl flag; `run_maml.py` asks each module for its own.
+Importing the package starts no TensorFlow and defines no absl flag: the names below are imported
+when they are first asked for, and `run_maml.py` asks each module for its flags.
 """
+
+import importlib
+import importlib.metadata
+
+_HOMES = {
+    'MAML': 'algorithms.optimisation.maml',
+    'MetaSGD': 'algorithms.optimisation.meta_sgd',
+    'Reptile': 'algorithms.optimisation.reptile',
+    'GradientLearner': 'algorithms.optimisation.gradient_learner',
+    'Prototypical': 'algorithms.metric.prototypical',
+    'Matching': 'algorithms.metric.matching',
+    'Relation': 'algorithms.metric.relation',
+    'Siamese': 'algorithms.metric.siamese',
+    'MetricLearner': 'algorithms.metric.metric_learner',
+    'Learner': 'learner',
+    'Task': 'episodes.task',
+    'Batch': 'episodes.task',
+    'Sequence': 'episodes.task',
+    'EpisodeSpec': 'episodes.task',
+    'BatchSpec': 'episodes.task',
+    'SequenceSpec': 'episodes.task',
+    'EpisodeSource': 'episodes.source',
+    'ImageClasses': 'episodes.images',
+    'Sinusoid': 'datasets.sinusoid',
+    'omniglot': 'datasets.omniglot',
+    'cifar_fs': 'datasets.cifar',
+    'fc100': 'datasets.cifar',
+    'cub': 'datasets.cub',
+    'miniimagenet': 'datasets.miniimagenet',
+    'tieredimagenet': 'datasets.tieredimagenet',
+    'directory': 'datasets.directory',
+    'Network': 'networks.reference',
+    'ConvNet': 'networks.reference',
+    'FullyConnected': 'networks.reference',
+    'KerasNetwork': 'networks.keras_network',
+    'conv4': 'networks.encoders',
+    'Objective': 'objectives',
+    'Classification': 'objectives',
+    'MeanClassification': 'objectives',
+    'Regression': 'objectives',
+    'Metric': 'objectives',
+    'UpdateRule': 'update_rules',
+    'Loss': 'training.phases',
+    'Update': 'training.phases',
+    'Phase': 'training.phases',
+    'OuterLoop': 'training.phases',
+    'export': 'saving.export',
+    'UserError': 'errors',
+}
+
+__all__ = ['__version__', *_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str):
+    if name == '__version__':
+        return importlib.metadata.version('maml_tf')
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

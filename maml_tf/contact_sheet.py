@@ -1,6 +1,9 @@
 """Runs `python -m maml_tf.contact_sheet`, see commands/contact_sheet.py."""
 
-from maml_tf.commands.contact_sheet import main
+from maml_tf.terminal import quiet
 
 if __name__ == '__main__':
+    quiet.import_tensorflow()  # Quietly, before anything else imports it.
+    from maml_tf.commands.contact_sheet import main
+
     main()

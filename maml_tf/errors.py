@@ -21,7 +21,7 @@ class ArgumentError(UserError):
         super().__init__(self._message(argument))
 
     def of_flag(self, flags: Mapping[str, str]) -> str:
-        """Returns the message of a command line; `flags` has the flag of each argument of another name."""
+        """Returns a command line's message; `flags` names the flag where it is not the argument."""
         return self._message(f'--{flags.get(self.argument, self.argument)}')
 
     def _message(self, name: str) -> str:

@@ -1,6 +1,6 @@
-"""Runs `python -m maml_tf.inspect_folder`, see commands/inspect_folder.py."""
+"""Runs `python -m maml_tf.inspect_folder`, see commands/folders/inspect_folder.py."""
 
-from maml_tf.commands.inspect_folder import main
+from maml_tf.commands.folders.inspect_folder import main
 
 if __name__ == '__main__':
     main()

@@ -1,147 +1,204 @@
-"""The contract of every algorithm: one function of a whole task, f(support set, query inputs) ->
-predictions."""
+"""The contract of every method: a function f(support set, queries) -> predictions."""
+
+from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.objectives import Axis, Metric, Objective
+from maml_tf.saving.configuration import Configured
 from maml_tf.saving.variables import named
+from maml_tf.training.keras_steps import KerasSteps
+from maml_tf.training.phases import Loss, OuterLoop, Phase, Update
+
+State = dict[str, tf.Tensor]
 
 
-class Learner(keras.Model):
-    """A meta-learner. Subclasses write `adapt` and `predict_query`; the rest has defaults to
-    override.
+class Learner(Configured, KerasSteps, keras.Model):
+    """A meta-learner. Subclasses write `adapt` and `predict_query`; the rest has defaults.
 
-    All tensors are stacked over tasks, see episodes/task.py. A state is a flat {identifier: [tasks,
-    ...]}.
+    All tensors are stacked over tasks, see episodes/task.py. A state is a flat
+    {identifier: [tasks, ...]}.
+
+    A method of the command line also has `from_flags(flags, problem)`, a class method that makes
+    the learner which a command line describes (problem: see algorithms/problem.py), and `tiny()`, a
+    class method that returns a learner whose every check takes seconds and the EpisodeSpec of its
+    tasks.
+
+    Args:
+      objective: the loss and the metric, see objectives.py.
+      kwargs: keras.Model's (dtype, name).
     """
 
-    # Whether the number of classes is part of the network, so that training and evaluation share
-    # it.
+    # Shared flags that this method heeds: what it does not heed is refused.
+    heeds: tuple[str, ...] = ('meta_lr', 'meta_lr_halve_every')
+    # Whether the number of classes is part of the network: training and evaluation share it.
     fixed_way = False
     # Whether tasks may differ in size, see Task's masks.
     takes_masks = False
     # Whether a query's prediction may depend on the other queries; instances set it.
     transductive = False
-    # Flags of many algorithms that this one does not heed; to set one is an error, not a silence.
-    unheeded = ()
-    # Whether there is a phase before meta-training, see `pretrain_loss`.
-    pretrains = False
+    # Whether predictions depend on the order of the support set.
+    ordered = False
     # Whether training and evaluation are compiled by XLA.
     xla = True
+    # Steps of adaptation in training and in evaluation; methods that take none keep 0.
+    inner_steps = 0
+    evaluation_steps = 0
 
-    def __init__(self, objective, **kwargs):
-        """objective: what the tasks ask for, see objectives.py; kwargs: keras.Model's (dtype,
-        name)."""
+    def __init__(self, objective: Objective, **kwargs):
         super().__init__(**kwargs)
         self.objective = objective
         self.built = True  # Every variable is made by the constructors.
 
-    def share(self, tasks, spec):
-        """How many of `tasks` tasks, of an EpisodeSpec, to compute at a time (see shares.py); here
-        all."""
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Returns the shape of one input."""
+        raise NotImplementedError
+
+    # What a task becomes.
+
+    def adapt(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        steps: int | None = None,
+        mask: tf.Tensor | None = None,
+        key: tf.Tensor | None = None,
+    ) -> State:
+        """Returns the state that the support set leaves behind.
+
+        Args:
+          support_x, support_y: [tasks, support, ...], [tasks, support, out].
+          steps: inner steps; None: as many as in training. A method without them disregards it.
+          mask: the task's support_mask, where tasks differ in size (`takes_masks`).
+          key: the task's random bits, of methods that draw something; None: always the same bits.
+        """
+        raise NotImplementedError
+
+    def predict_query(self, state: State, query_x: tf.Tensor) -> tf.Tensor:
+        """Returns the predictions [tasks, query, out] of queries [tasks, query, ...]."""
+        raise NotImplementedError
+
+    def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Returns predictions [tasks, query, out] of {'support_x', 'support_y', 'query_x'}."""
+        state = self.adapt(inputs['support_x'], inputs['support_y'])
+        return self.predict_query(state, inputs['query_x'])
+
+    def query_outputs(self, task: Task, steps: int | None = None) -> tf.Tensor:
+        """Returns what is evaluated, [entries, tasks, query, out].
+
+        By default one entry, the predictions after adaptation; with inner steps those before
+        adaptation and after every step (`axis` says what the entries are).
+        """
+        state = self.adapt(task.support_x, task.support_y, steps, task.support_mask, task.key)
+        return self.predict_query(state, task.query_x)[tf.newaxis]
+
+    def query_scores(self, task: Task, steps: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns (losses, scores) of `query_outputs`, each [entries, tasks]."""
+        outputs = self.query_outputs(task, steps)
+        arguments = task.query_y, outputs, self.shots(task), task.query_mask
+        return self.objective.loss(*arguments), self.objective.score(*arguments)
+
+    @property
+    def metric(self) -> Metric:
+        """What the scores are."""
+        return self.objective.metric
+
+    def axis(self, entries: int) -> Axis:
+        """Returns what the `entries` entries of `query_outputs` stand for."""
+        return Axis('gradient steps', tuple(range(entries)))
+
+    def shots(self, task: Task) -> tf.Tensor:
+        """Returns the support examples per class: a number; with a mask their mean, [tasks]."""
+        return shots(task.support_y, task.support_mask)
+
+    # What training does.
+
+    def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
+        """Returns what meta-training minimises; by default the query loss after adaptation."""
+        del step
+        return self.query_loss(task, self.query_outputs(task)[-1])
+
+    def meta_gradients(self, task: Task, step: tf.Tensor) -> Update:
+        """Returns the gradients of `meta_loss`.
+
+        step: int64 scalar, the iteration within its phase.
+        """
+        return self.gradients_of(self.meta_loss, task, step)
+
+    def phases(self, outer: OuterLoop) -> list[Phase]:
+        """Returns the phases of training, in order; by default meta-training with Adam."""
+        return [
+            Phase(
+                'metatrain',
+                outer.metatrain_iterations,
+                self.meta_gradients,
+                outer.adam(),
+                outer.spec,
+            )
+        ]
+
+    def clip_gradients(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        """Bounds the meta-batch's gradients, one per trainable variable, before the step."""
+        return gradients
+
+    def share(self, tasks: int, spec: EpisodeSpec) -> int:
+        """Returns how many of `tasks` tasks to compute at a time (see training/shares.py)."""
         del spec
         return tasks
 
-    def named_variables(self):
-        """{identifier: tf.Variable} of all that is learnt: what a checkpoint holds."""
-        return named(self.variables)
-
-    def adapt(self, support_x, support_y, steps=None, mask=None):
-        """[tasks, support, ...], [tasks, support, out] -> the state that the support set leaves
-        behind.
-
-        steps: inner steps; None: as many as in training. A method without inner steps disregards
-          it.
-        mask: the task's support_mask, where tasks differ in size (`takes_masks`).
-        """
-        raise NotImplementedError
-
-    def predict_query(self, state, query_x):
-        """state, [tasks, query, ...] -> predictions [tasks, query, out]."""
-        raise NotImplementedError
-
-    def call(self, inputs):
-        """{'support_x', 'support_y', 'query_x'} -> query predictions [tasks, query, out]."""
-        return self.predict_query(
-            self.adapt(inputs['support_x'], inputs['support_y']), inputs['query_x']
-        )
-
-    def query_outputs(self, task, steps=None):
-        """Query predictions before adaptation and after every inner step, [steps + 1, tasks, query,
-        out].
-
-        A method without inner steps has one entry, whatever `steps`.
-        """
-        del steps
-        state = self.adapt(task.support_x, task.support_y, mask=task.support_mask)
-        return self.predict_query(state, task.query_x)[tf.newaxis]
-
-    def shots(self, support_y, mask=None):
-        """Support examples per class, [tasks, way*shot, way] -> a number; with a mask their mean,
-        [tasks]."""
-        if mask is None:
-            return tf.shape(support_y)[1] / tf.shape(support_y)[2]
-        classes = tf.reduce_sum(tf.reduce_max(support_y, axis=1), axis=-1)
-        return tf.reduce_sum(mask, axis=-1) / tf.maximum(classes, 1)
-
-    def query_metrics(self, task, steps=None):
-        """(losses, metrics) of `query_outputs`, each [steps + 1, tasks]."""
-        outputs, shots = (
-            self.query_outputs(task, steps),
-            self.shots(task.support_y, task.support_mask),
-        )
-        return (
-            self.objective.loss(task.query_y, outputs, shots, task.query_mask),
-            self.objective.metric(task.query_y, outputs, shots, task.query_mask),
-        )
-
-    def meta_loss(self, task):
-        """(the scalar that meta-training minimises, {name: scalar to log})."""
-        outputs = self.query_outputs(task)[-1]
-        return self._query_loss_and_log(task, outputs)
-
-    def pretrain_loss(self, task):
-        """As `meta_loss`, for the phase before meta-training (`--pretrain_iterations`)."""
-        raise NotImplementedError(f'{type(self).__name__} has no pretraining')
-
-    def meta_gradients(self, task):
-        """(one gradient per trainable variable, log) of `meta_loss`."""
-        return self._gradients(self.meta_loss, task)
-
-    def pretrain_gradients(self, task):
-        """(one gradient per trainable variable, log) of `pretrain_loss`."""
-        return self._gradients(self.pretrain_loss, task)
-
-    def clip_gradients(self, gradients):
-        """Bounds the meta-batch's gradients, one per trainable variable, before the optimizer's
-        step."""
-        return gradients
-
-    def _gradients(self, loss, task):
+    def gradients_of(self, loss, drawn, step: tf.Tensor) -> Update:
+        """Returns the Update of a function (drawn, step) -> Loss."""
         with tf.GradientTape() as tape:
-            value, log = loss(task)
-        return tape.gradient(
+            value, log, state = loss(drawn, step)
+        gradients = tape.gradient(
             value,
             [variable.value for variable in self.trainable_variables],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        ), log
+        )
+        return Update(gradients, log, state)
 
-    def _query_loss_and_log(self, task, outputs):
-        return self._loss_and_log(
-            task.query_y,
-            outputs,
-            self.shots(task.support_y, task.support_mask),
-            'post',
-            task.query_mask,
+    def query_loss(self, task: Task, outputs: tf.Tensor, state: State | None = None) -> Loss:
+        """Returns the Loss of query predictions [tasks, query, out]."""
+        value, log = self.loss_and_log(
+            'post', task.query_y, outputs, self.shots(task), task.query_mask
+        )
+        return Loss(value, log, state or {})
+
+    def loss_and_log(self, when: str, labels, outputs, shots, mask=None):
+        """Returns the mean loss; and {`when`_loss: it, `when`_<name of the metric>: the score}."""
+        loss = tf.reduce_mean(self.objective.loss(labels, outputs, shots, mask))
+        score = tf.reduce_mean(self.objective.score(labels, outputs, shots, mask))
+        return loss, {f'{when}_loss': loss, f'{when}_{self.metric.name}': score}
+
+    # What is kept.
+
+    def add_state(self, name: str, value: np.ndarray | tf.Tensor) -> keras.Variable:
+        """Makes a variable that only the training op assigns, from an Update's `state`."""
+        return self.add_weight(
+            name=name,
+            shape=tuple(value.shape),
+            initializer=self.starting_from(value),
+            trainable=False,
+            aggregation='only_first_replica',
         )
 
-    def _loss_and_log(self, labels, outputs, shots, when, mask=None):
-        """Mean loss over the meta-batch, and it and the metric under names such as `post_loss`."""
-        loss = tf.reduce_mean(self.objective.loss(labels, outputs, shots, mask))
-        metric = tf.reduce_mean(self.objective.metric(labels, outputs, shots, mask))
-        return loss, {f'{when}_loss': loss, f'{when}_{self.objective.metric_name}': metric}
+    @staticmethod
+    def starting_from(value: np.ndarray | tf.Tensor):
+        """Returns an initializer that starts a variable from this value."""
+        return lambda shape, dtype: tf.cast(value, dtype)
 
-    @classmethod
-    def tiny(cls):
-        """(a learner whose every check takes seconds, the EpisodeSpec of its tasks)."""
-        raise NotImplementedError
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """Returns {identifier: variable} of all that training changes: what a checkpoint holds."""
+        return named(self.variables, self.name)
+
+
+def shots(support_y: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+    """Counts support examples per class: a number; with a mask their mean, [tasks]."""
+    if mask is None:
+        return tf.shape(support_y)[1] / tf.shape(support_y)[2]
+    classes = tf.reduce_sum(tf.reduce_max(support_y, axis=1), axis=-1)
+    return tf.reduce_sum(mask, axis=-1) / tf.maximum(classes, 1)

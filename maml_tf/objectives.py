@@ -1,106 +1,142 @@
-"""What a task asks for: its loss and the metric it is reported in, each one number per task."""
+"""Objectives: the loss that a task is learnt by, and the metric in which it is reported."""
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
-
-class Regression:
-    """Mean squared error, both minimised and reported."""
-
-    metric_name = 'loss'
-
-    def loss(self, targets, outputs, shots, mask=None):
-        """targets, outputs: [..., tasks, examples, out] -> [..., tasks]. `shots` does not enter a
-        mean.
-
-        mask: [tasks, examples], 1 where an example counts; None: all do.
-        """
-        del shots
-        return _mean(tf.reduce_mean(tf.square(outputs - targets), axis=-1), mask)
-
-    metric = loss
+from maml_tf.saving.configuration import Configured
 
 
-class Classification:
-    """Softmax cross-entropy summed over the examples and divided by the shots; reported as
-    accuracy.
+class Metric(NamedTuple):
+    """Describes a number that results are reported in.
 
-    The reference's scaling: a step on this loss is `way` times a step on the mean, and a query loss
-    is divided by the *support's* shots too, so the reference's learning rates mean here what they
-    mean there.
+    name: in files and logs. title: in tables and pictures.
+    unit: '%' for a fraction that is shown as a percentage, else what follows the number.
     """
 
-    metric_name = 'accuracy'
+    name: str
+    title: str
+    unit: str
+    higher_is_better: bool
 
-    def loss(self, labels, logits, shots, mask=None):
-        """labels: one-hot [..., tasks, examples, way]; logits alike; shots: a number, or [tasks] ->
-        [..., tasks].
+    def show(self, value: float) -> str:
+        """Returns the number as people read it: '98.70%', '0.3512'."""
+        return f'{value:.2%}' if self.unit == '%' else f'{value:.4f}{self.unit}'
 
-        mask: as in Regression; the all-zero label of an example that does not count already keeps
-          it out.
-        """
-        del mask
-        # Not TensorFlow's fused loss: that does not broadcast the labels over the inner steps.
-        log_likelihood = tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=(-2, -1))
-        return -log_likelihood / tf.cast(shots, logits.dtype)
 
-    def metric(self, labels, logits, shots, mask=None):
-        """As `loss`, but the fraction of examples whose largest logit is the label's -> [...,
-        tasks]."""
+class Axis(NamedTuple):
+    """Says what the entries of a result stand for: a quantity, and its value at each entry."""
+
+    name: str
+    values: tuple[int, ...]
+
+
+ACCURACY = Metric('accuracy', 'Accuracy', '%', higher_is_better=True)
+SQUARED_ERROR = Metric('loss', 'Mean squared error', '', higher_is_better=False)
+
+
+class Objective(Configured):
+    """Scores the outputs of a task. Subclasses write `loss` and `score`.
+
+    Shapes: labels [..., tasks, examples, out]; outputs alike, maybe with further axes in front;
+    shots: support examples of a class, a number or [tasks]; mask: [tasks, examples], 1 where an
+    example counts, None where all do. Results are [..., tasks].
+    """
+
+    metric: Metric
+    classification = False
+
+    def loss(
+        self, labels: tf.Tensor, outputs: tf.Tensor, shots: tf.Tensor, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns what training minimises, one number for each task."""
+        raise NotImplementedError
+
+    def score(
+        self, labels: tf.Tensor, outputs: tf.Tensor, shots: tf.Tensor, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns the metric, one number for each task."""
+        raise NotImplementedError
+
+    def predictions(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what an exported learner answers with."""
+        return {'outputs': outputs}
+
+
+class Regression(Objective):
+    """Mean squared error, both minimised and reported."""
+
+    metric = SQUARED_ERROR
+
+    def loss(self, labels, outputs, shots, mask=None):
+        del shots  # A mean does not depend on them.
+        return _mean(tf.reduce_mean(tf.square(outputs - labels), axis=-1), mask)
+
+    score = loss
+
+
+class Classification(Objective):
+    """Softmax cross-entropy summed over the examples, over the shots; reported as accuracy.
+
+    This is the reference's scaling: a step on this loss is `way` times a step on the mean, and a
+    query loss is divided by the *support's* shots too, so the reference's learning rates mean here
+    what they mean there. Labels are one-hot, outputs are logits.
+    """
+
+    metric = ACCURACY
+    classification = True
+
+    def loss(self, labels, outputs, shots, mask=None):
+        del mask  # The label of an example that does not count is all zero.
+        # TensorFlow's fused loss does not broadcast the labels over the inner steps.
+        log_likelihood = tf.reduce_sum(labels * tf.nn.log_softmax(outputs), axis=(-2, -1))
+        return -log_likelihood / tf.cast(shots, outputs.dtype)
+
+    def score(self, labels, outputs, shots, mask=None):
         del shots
-        correct = tf.equal(tf.argmax(logits, axis=-1), tf.argmax(labels, axis=-1))
-        return _mean(tf.cast(correct, logits.dtype), mask)
+        correct = tf.equal(tf.argmax(outputs, axis=-1), tf.argmax(labels, axis=-1))
+        return _mean(tf.cast(correct, outputs.dtype), mask)
 
-    def probabilities(self, outputs):
-        """[..., way] -> probabilities of the classes."""
+    def probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns the probabilities of the classes, [..., way]."""
         return tf.nn.softmax(outputs)
+
+    def predictions(self, outputs):
+        return {'outputs': outputs, 'probabilities': self.probabilities(outputs)}
 
 
 class MeanClassification(Classification):
     """Softmax cross-entropy averaged over the examples; reported as accuracy."""
 
-    def loss(self, labels, logits, shots, mask=None):
-        """As in Classification, but the mean over the examples that count."""
+    def loss(self, labels, outputs, shots, mask=None):
         del shots
-        return -_mean(tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=-1), mask)
-
-
-def _mean(values, mask):
-    """Mean over the last axis, of what counts."""
-    if mask is None:
-        return tf.reduce_mean(values, axis=-1)
-    return tf.reduce_sum(values * mask, axis=-1) / tf.reduce_sum(mask, axis=-1)
+        return -_mean(tf.reduce_sum(labels * tf.nn.log_softmax(outputs), axis=-1), mask)
 
 
 class PairScores(Classification):
-    """Every (query, class) pair is judged by itself: outputs are logits of "the query is of this
-    class".
+    """Judges every pair of a query and a class by itself; reported as accuracy.
 
-    Reported as accuracy. A class without support has the lowest finite logit and counts for
-    nothing, as do queries whose label is all zero. Subclasses write `errors`.
+    Outputs are the logits of "the query is of this class". A class without support has the lowest
+    finite logit and counts for nothing, as do queries whose label is all zero. Subclasses write
+    `errors`.
     """
 
-    def errors(self, labels, outputs):
-        """labels [..., way], outputs alike -> the loss of each pair."""
+    def errors(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns the loss of each pair, [..., way]."""
         raise NotImplementedError
 
     def loss(self, labels, outputs, shots, mask=None):
-        """Mean over all pairs: labels [tasks, examples, way], outputs [..., tasks, examples, way]
-        -> [..., tasks]."""
         del shots, mask
         there = tf.cast(outputs > outputs.dtype.min, outputs.dtype)
-        pairs = tf.reduce_sum(self.errors(labels, outputs) * there, axis=-1) / tf.reduce_sum(
-            there, axis=-1
-        )
-        return _mean(pairs, tf.reduce_max(labels, axis=-1))
+        pairs = tf.reduce_sum(self.errors(labels, outputs) * there, axis=-1)
+        return _mean(pairs / tf.reduce_sum(there, axis=-1), tf.reduce_max(labels, axis=-1))
 
     def probabilities(self, outputs):
-        """[..., way] -> the pairs' scores, divided by their sum over the classes."""
         return tf.nn.softmax(tf.math.log_sigmoid(outputs))
 
 
 class RelationScores(PairScores):
-    """Squared error between the relation score, sigmoid(output), and the label (Sung et al. 2018,
-    equation 2)."""
+    """Squared error between the relation score, sigmoid(output), and the label (Sung 2018)."""
 
     def errors(self, labels, outputs):
         return tf.square(tf.sigmoid(outputs) - labels)
@@ -112,3 +148,10 @@ class SamePairs(PairScores):
     def errors(self, labels, outputs):
         labels, outputs = tf.broadcast_to(labels, tf.shape(outputs)), tf.convert_to_tensor(outputs)
         return tf.nn.sigmoid_cross_entropy_with_logits(labels, outputs)
+
+
+def _mean(values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """Mean over the last axis, of what counts."""
+    if mask is None:
+        return tf.reduce_mean(values, axis=-1)
+    return tf.reduce_sum(values * mask, axis=-1) / tf.reduce_sum(mask, axis=-1)

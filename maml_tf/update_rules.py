@@ -1,15 +1,113 @@
-"""Update rules of the inner loop: (fast_weights, gradients, slots, step) -> (fast_weights, slots).
+"""Update rules: what one step of the inner loop makes of the weights, given their gradients."""
 
-All dicts share their keys, and all tensors may have a leading task axis. `slots` is a rule's own
-memory from step to step within one task ({} before the first).
-"""
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+Tensors = dict[str, tf.Tensor]
 
 
-def gradient_descent(lr):
-    """w - lr g; `lr` is a number or a tensor that broadcasts to every weight."""
+class UpdateRule:
+    """One step of an inner loop. Subclasses write `__call__`; the rest has defaults.
 
-    def update(fast_weights, gradients, slots, step):
-        del step
-        return {name: w - lr * gradients[name] for name, w in fast_weights.items()}, slots
+    Weights and gradients share their keys and shapes, [tasks, ...]. What a rule learns is handed to
+    it as `parameters`, never read from variables in `__call__`: the derivatives of a loop that is
+    computed anew on the way back (rematerialise.py) reach only what is handed over.
+    """
 
-    return update
+    def parameters(self) -> Tensors:
+        """Returns what the rule learns, {name: tensor}, as it is now."""
+        return {}
+
+    def start(self, weights: Tensors) -> Tensors:
+        """Returns the slots before the first step: the rule's memory from step to step."""
+        del weights
+        return {}
+
+    def __call__(
+        self,
+        weights: Tensors,
+        gradients: Tensors,
+        slots: Tensors,
+        parameters: Tensors,
+        step: tf.Tensor | int,
+    ) -> tuple[Tensors, Tensors]:
+        """Returns (weights, slots) after the step; `step` counts from 0."""
+        raise NotImplementedError
+
+
+class GradientDescent(UpdateRule):
+    """w - lr g.
+
+    Args:
+      lr: a number, or a tensor that broadcasts to every weight.
+    """
+
+    def __init__(self, lr: float | tf.Tensor):
+        self.lr = lr
+
+    def __call__(self, weights, gradients, slots, parameters, step):
+        return {name: w - self.lr * gradients[name] for name, w in weights.items()}, slots
+
+
+class LearntRates(UpdateRule):
+    """w - a g with a learnt rate for every entry of every weight (Meta-SGD, Li et al. 2017, eq. 1).
+
+    Args:
+      rates: {name of the weight: variable of its shape without the task axis}.
+    """
+
+    def __init__(self, rates: Mapping[str, tf.Variable]):
+        self.rates = rates
+
+    def parameters(self):
+        return {name: tf.convert_to_tensor(rate) for name, rate in self.rates.items()}
+
+    def __call__(self, weights, gradients, slots, parameters, step):
+        return {name: w - parameters[name] * gradients[name] for name, w in weights.items()}, slots
+
+
+class AdamWithoutMomentum(UpdateRule):
+    """Adam with beta_1 = 0 (Kingma and Ba 2015, algorithm 1): w - lr g / (sqrt(v_hat) + epsilon).
+
+    Its slots are the second moments v. As in TensorFlow's Adam the bias correction is of the rate:
+    lr sqrt(1 - beta_2^t) g / (sqrt(v) + epsilon).
+
+    Args:
+      moments: {name of the weight: v before the first step, without the task axis}; None: zeros.
+      steps_before: steps that these moments have seen, a number or a float scalar.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        moments: Mapping[str, tf.Variable] | None = None,
+        steps_before: tf.Tensor | float = 0.0,
+    ):
+        self.lr, self.beta_2, self.epsilon = lr, beta_2, epsilon
+        self._moments, self._steps_before = moments, steps_before
+
+    def start(self, weights):
+        if self._moments is None:
+            return {name: tf.zeros_like(w) for name, w in weights.items()}
+        return {
+            name: tf.broadcast_to(tf.convert_to_tensor(self._moments[name]), tf.shape(w))
+            for name, w in weights.items()
+        }
+
+    def __call__(self, weights, gradients, slots, parameters, step):
+        dtype = next(iter(weights.values())).dtype
+        t = tf.cast(step, dtype) + tf.cast(self._steps_before, dtype) + 1
+        # tf.cast would round a Python number to float32 on the way to float64.
+        rate = self.lr * tf.sqrt(1 - tf.pow(tf.constant(self.beta_2, dtype), t))
+        moments = {
+            name: self.beta_2 * v + (1 - self.beta_2) * tf.square(gradients[name])
+            for name, v in slots.items()
+        }
+        after = {
+            name: w - rate * gradients[name] / (tf.sqrt(moments[name]) + self.epsilon)
+            for name, w in weights.items()
+        }
+        return after, moments

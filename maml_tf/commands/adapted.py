@@ -2,9 +2,7 @@
 small model."""
 
 import json
-import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,7 +21,7 @@ from maml_tf.datasets.raw.image_files import shown
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import UserError
 from maml_tf.objectives import Classification
-from maml_tf.saving.export import check_new
+from maml_tf.saving.files import new_saved_model
 from maml_tf.saving.init_from import load_weights
 
 CHUNK = 50  # images in one call
@@ -265,10 +263,8 @@ class AdaptedClassifier:
         with `description`, {name: JSON value}.
 
         Raises:
-          UserError: `path` exists.
+          ArgumentError: `path` exists.
         """
-        path = pathlib.Path(path)
-        check_new(path)
         images = tf.TensorSpec([None, *self.learner.input_shape], tf.float32, 'images')
         classify = tf.function(
             self.predict, input_signature=[images], autograph=False
@@ -285,9 +281,7 @@ class AdaptedClassifier:
             'transductive': self.learner.transductive,
             **description,
         }
-        scratch = path.with_name(f'.{path.name}.writing')
-        shutil.rmtree(scratch, ignore_errors=True)
-        with tempfile.TemporaryDirectory() as folder:
+        with new_saved_model(path, content) as scratch, tempfile.TemporaryDirectory() as folder:
             names = pathlib.Path(folder) / 'classes.txt'
             names.write_text(''.join(f'{shown(name)}\n' for name in self.classes), 'utf-8')
             module.class_names = tf.saved_model.Asset(str(names))
@@ -299,5 +293,3 @@ class AdaptedClassifier:
                 signatures={'serving_default': module.classify},
                 options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
             )
-        (scratch / 'maml_tf.json').write_text(json.dumps(content, indent=1) + '\n', 'utf-8')
-        os.replace(scratch, path)

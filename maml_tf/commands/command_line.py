@@ -1,38 +1,77 @@
-"""The flags as a whole: asked of each module, shown by --help, written down to be replayed."""
+"""The flags as a whole: asked of each module, shown by --help, checked, written to be replayed."""
 
 import functools
+import math
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import absl.flags
 
 from maml_tf import algorithms, inner_loop
-from maml_tf.datasets import sources
+from maml_tf.datasets import flags as data
+from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.networks import reference as networks
 from maml_tf.saving import export, run_directory
+from maml_tf.saving.run_name import private_flags
 from maml_tf.training import distribute, shares, train
 
-OWNERS = (sources, train, inner_loop, networks, run_directory, evaluate, export, distribute, shares)
+OWNERS = (train, run_directory, evaluate, export, distribute)
+# Modules whose flags mean something to some methods only; see Learner.heeds.
+OF_SOME_METHODS = (inner_loop, networks, shares)
+HEEDED_BY_SOME = ('pretrain_iterations', 'baseline', 'meta_lr', 'meta_lr_halve_every')
+# The flag of an argument, where they have different names.
+FLAG_OF = {
+    'way': 'num_classes',
+    'shot': 'update_batch_size',
+    'query': 'test_query',
+    'least_way': 'train_way_from',
+    'least_shot': 'train_shot_from',
+    'inner_lr': 'update_lr',
+    'inner_steps': 'num_updates',
+    'filters': 'num_filters',
+    'split': 'class_split',
+    'path': 'export_dir',
+    'l2': 'siamese_l2',
+    'rates': 'meta_sgd_rate_from',
+}
+PATHS = (
+    *('data_dir', 'manual_dir', 'split_file', 'logdir', 'init_from'),
+    *('export_dir', 'export_embedding_dir', 'write_tasks', 'tasks_file'),
+)
 
 
-def define_flags(flags):
-    """Defines every flag of this program. Importing the package defines none: the names are common
-    words."""
-    names = sorted(algorithms.registry())
+def define_flags(flags) -> None:
+    """Defines every flag of this program.
+
+    Importing the package defines none: the names are common words.
+    """
     before = set(flags.FLAGS)
-    flags.DEFINE_enum('algorithm', 'maml', names, 'which learner to train')
+    flags.DEFINE_enum('algorithm', 'maml', sorted(algorithms.registry()), 'which learner to train')
     flags.DEFINE_integer(
         'seed', 0, 'seed of the initial weights and of the training tasks', lower_bound=0
     )
-    for module in (*OWNERS, *algorithms.modules().values()):
-        if hasattr(module, 'define_flags'):
-            module.define_flags(flags)
+    data.define_flags(flags, SOURCES)
+    for module in OWNERS:
+        module.define_flags(flags)
+    _OF_SOME[:] = HEEDED_BY_SOME
+    for module in OF_SOME_METHODS:
+        known = set(flags.FLAGS)
+        module.define_flags(flags)
+        _OF_SOME.extend(sorted(set(flags.FLAGS) - known))
+    for module in algorithms.modules().values():
+        if define := vars(module).get('define_flags'):  # A method may have none of its own.
+            define(flags)
     _OURS[:] = sorted(set(flags.FLAGS) - before)
-    for name in (
-        _OURS
-    ):  # --help shows the key flags of the program that runs, whatever module defined them.
+    # --help shows the key flags of the program that runs, whatever module defined them.
+    for name in _OURS:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
+_OURS: list[str] = []
+_OF_SOME: list[str] = []
 
 
 class _Apart:
@@ -45,69 +84,84 @@ class _Apart:
         return functools.partial(getattr(absl.flags, name), flag_values=self.FLAGS)
 
 
-def parsed(*arguments):
-    """The values of a command line, apart from the flags of the program that asks. Raises
-    absl.flags.Error."""
+def parsed(*arguments: str) -> absl.flags.FlagValues:
+    """Returns the values of a command line, apart from the flags of the program that asks.
+
+    Raises: absl.flags.Error.
+    """
     flags = _Apart()
     define_flags(flags)
     flags.FLAGS(['run_maml.py', *arguments])
     return flags.FLAGS
 
 
-_OURS = []
-
-
-def as_dict(flags):
-    """{name: value} of this program's flags."""
+def as_dict(flags) -> dict[str, Any]:
+    """Returns {name: value} of this program's flags."""
     return {name: flags[name].value for name in _OURS}
 
 
-def as_flagfile(flags):
-    """This program's flags, not TensorFlow's or absl's, one per line, to be replayed by
-    --flagfile."""
-    return ''.join(
-        f'--{name}={value}\n' for name, value in as_dict(flags).items() if value is not None
-    )
+def as_flagfile(flags) -> str:
+    """Returns this program's flags, one per line, to be replayed by --flagfile.
+
+    Those of TensorFlow and absl are not among them.
+    """
+    set_ones = {name: value for name, value in as_dict(flags).items() if value is not None}
+    return ''.join(f'--{name}={value}\n' for name, value in set_ones.items())
 
 
-def check_spelling(flags):
-    """Raises UserError for absl's --log_dir, which would swallow a mistyped --logdir in silence."""
-    if flags['log_dir'].present:
+def flagfile_of(arguments: list[str]) -> str | None:
+    """Returns the path that a command line's --flagfile names; None: there is none."""
+    for number, argument in enumerate(arguments):
+        name, _, value = argument.lstrip('-').partition('=')
+        if name == 'flagfile' and argument.startswith('-'):
+            return value or ''.join(arguments[number + 1 : number + 2])
+    return None
+
+
+def check(flags) -> None:
+    """Raises UserError for a flag that is misspelt, unusable, or means nothing here."""
+    _check_values(flags)
+    data.check_flags(flags, SOURCES)
+    _check_heeded(flags)
+
+
+def _check_values(flags) -> None:
+    if flags['log_dir'].present:  # absl's would swallow a mistyped --logdir in silence.
         raise UserError(f'--log_dir={flags.log_dir}: the run directory is named by --logdir')
+    for name, value in as_dict(flags).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f'--{name}={value}: a finite number')
+        if name in PATHS and value == '':
+            raise UserError(f'--{name}=: an empty path; name one, or leave the flag out')
 
 
-def check_heeded(flags):
-    """Raises UserError for a flag that is set and means nothing to the algorithm."""
-    registry = algorithms.registry()
-    others = [
-        name
-        for name in flags
-        if name.split('_')[0] in registry and not name.startswith(f'{flags.algorithm}_')
-    ]
-    for name in (*registry[flags.algorithm].unheeded, *others):
+def _check_heeded(flags) -> None:
+    """Raises UserError for a flag that is set and means nothing to the method."""
+    heeds = algorithms.registry()[flags.algorithm].heeds
+    unheeded = [name for name in _OF_SOME if name not in heeds]
+    for method in algorithms.registry():
+        if method != flags.algorithm:
+            unheeded += [name for name in _OURS if name.startswith(f'{method}_')]
+    for name in unheeded:
         if flags[name].value != flags[name].default:
             raise UserError(
                 f'--{name}={flags[name].value}: means nothing to --algorithm={flags.algorithm}'
             )
 
 
-def check_same_model(flags, recorded):
-    """Raises UserError, naming the flag, where a run's flags.txt ({name: text}) describes another
-    network."""
-    fixed = ['num_classes'] if algorithms.registry()[flags.algorithm].fixed_way else []
+def check_same_model(flags, recorded: Mapping[str, str]) -> None:
+    """Raises UserError, naming the flag, where a run's flags describe another network.
+
+    recorded: {name: text} of the run's flags.txt; {} where there is none.
+    """
+    learner = algorithms.registry()[flags.algorithm]
+    fixed = ['num_classes'] if learner.fixed_way else []
     for name in (
-        'algorithm',
-        'datasource',
-        *fixed,
-        'baseline',
-        'norm',
-        'num_filters',
-        'conv',
-        'max_pool',
-        'image_size',
-        *run_directory.private_flags(flags),
+        *('algorithm', 'datasource', *fixed, 'baseline', 'norm', 'num_filters', 'conv'),
+        *('max_pool', 'image_size', *private_flags(flags)),
     ):
-        now = flags[name].value if flags[name].value is None else str(flags[name].value)
+        value = flags[name].value
+        now = None if value is None else str(value)
         if recorded and recorded.get(name) != now:
             raise UserError(
                 f'--{name}={now}: the run in --logdir={flags.logdir} has '

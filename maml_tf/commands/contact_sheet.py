@@ -1,39 +1,39 @@
-"""Episodes to look at: support above, query below, a column per class, as a PNG. People look before
-they trust.
+"""A contact sheet of episodes: support above, query below, a column per class.
 
-    python -m maml_tf.contact_sheet --datasource=omniglot --num_classes=5 --update_batch_size=1
-    --output=episodes.png python -m maml_tf.contact_sheet --datasource=directory --data_dir=photos
-    --split=train --tasks=5
+    python -m maml_tf.contact_sheet --datasource=omniglot --num_classes=5 --update_batch_size=1 \\
+        --output=episodes.png
+    python -m maml_tf.contact_sheet --datasource=directory --data_dir=photos --split=train --tasks=5
 
 Every flag of the data that run_maml.py knows counts here too. Where training tasks differ in size,
 all images are drawn that the largest has.
 """
 
 import pathlib
-import sys
+from collections.abc import Sequence
 
-from maml_tf.terminal import quiet
+import numpy as np
+import tensorflow as tf
+from absl import app, flags, logging
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-quiet.import_tensorflow()
+from maml_tf.commands import command_line
+from maml_tf.datasets.flags import check_flags, episode_specs
+from maml_tf.datasets.sources import SOURCES
+from maml_tf.episodes.images import ImageTasks
+from maml_tf.errors import UserError
+from maml_tf.evaluation import evaluate, figures
+from maml_tf.terminal.exit import errors_as_one_line
+from maml_tf.terminal.text import shown
 
-import matplotlib  # noqa: E402
-import numpy as np  # noqa: E402
-from absl import app, flags, logging  # noqa: E402
-
-from maml_tf.commands import command_line  # noqa: E402
-from maml_tf.datasets.raw.image_files import shown  # noqa: E402
-from maml_tf.datasets.sources import SOURCES, check_flags, episode_spec  # noqa: E402
-from maml_tf.errors import UserError  # noqa: E402
-from maml_tf.evaluation import evaluate  # noqa: E402
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt  # noqa: E402
-
+ENDINGS = ('.png', '.pdf', '.svg')
 GAP = 2  # pixels between images
+INCHES = 1.05  # of an image
+LONGEST_NAME = 16
 
 
-def draw(path, tasks, count, title):
-    """Writes the first `count` tasks of an ImageTasks as a picture."""
+def draw(path: str | pathlib.Path, tasks: ImageTasks, count: int, title: str) -> None:
+    """Draws the first `count` tasks; the ending of `path` says as what kind of picture."""
     picks, images = tasks.fetch(0, count)
     task, spec = tasks.assemble(picks, images), tasks.spec
     names = tasks.classes.class_names or [str(number) for number in range(len(tasks.classes.sizes))]
@@ -43,58 +43,41 @@ def draw(path, tasks, count, title):
     ]
     # Standardised pixels are stretched over what can be shown.
     low, high = min(0.0, *(g.min() for g in grids)), max(1.0, *(g.max() for g in grids))
-    figure, axes = plt.subplots(
-        count,
-        1,
-        squeeze=False,
-        figsize=(1.1 + 1.05 * spec.way, 0.5 + count * (0.6 + 1.05 * len(grids[0]))),
-    )
-    for i, grid in enumerate(grids):
-        _draw_task(
-            axes[i, 0],
-            (grid - low) / (high - low),
-            spec.shot,
-            [names[c] for c in picks.classes[i].numpy()],
-            None if picks.turns is None else picks.turns[i].numpy(),
-        )
+    height = 0.6 + INCHES * len(grids[0])
+    figure = Figure(figsize=(1.1 + INCHES * spec.way, 0.5 + count * height))
+    for i, axes in enumerate(figure.subplots(count, 1, squeeze=False)[:, 0]):
+        labels = [_two_lines(names[number]) for number in picks.classes[i].numpy()]
+        if picks.turns is not None:
+            turns = picks.turns[i].numpy()
+            labels = [f'{label}\n{90 * turn}°' for label, turn in zip(labels, turns)]
+        _draw_task(axes, (grids[i] - low) / (high - low), spec.shot, labels)
     figure.suptitle(title)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figures.fit_and_save(figure, path, dpi=120)
 
 
-def _rows(x, way):
-    """[way*examples, h, w, c] -> [examples, way, h, w, c]"""
+def _rows(x: tf.Tensor, way: int) -> np.ndarray:
+    """Turns [way*examples, h, w, c] into [examples, way, h, w, c]."""
     return np.reshape(x, [way, -1, *x.shape[1:]]).swapaxes(0, 1)
 
 
-def _draw_task(axes, grid, shot, names, turns):
-    """grid: [support and query rows, way, h, w, c]"""
+def _draw_task(axes: Axes, grid: np.ndarray, shot: int, labels: Sequence[str]) -> None:
+    """Draws a task; grid: [support and query rows, way, h, w, c], labels: of the classes."""
     rows, way, height, width, channels = grid.shape
     band = max(4, height // 6)  # between support and query
     canvas = np.ones([rows * (height + GAP) + band, way * (width + GAP), channels])
     top = lambda row: row * (height + GAP) + (band if row >= shot else 0)
+    left = lambda column: column * (width + GAP)
     for row in range(rows):
         for column in range(way):
-            left = column * (width + GAP)
-            canvas[top(row) : top(row) + height, left : left + width] = grid[row, column]
-    axes.imshow(
-        canvas if channels == 3 else canvas[..., 0],
-        cmap='gray',
-        vmin=0,
-        vmax=1,
-        interpolation='nearest',
-    )
-    labels = [
-        _short(shown(name)) + (f'\n{90 * turn}°' if turns is not None else '')
-        for name, turn in zip(names, turns if turns is not None else names)
-    ]
-    axes.set_xticks(
-        [column * (width + GAP) + width / 2 for column in range(way)],
-        labels,
-        fontsize=6,
-        parse_math=False,
-    )
+            place = (
+                slice(top(row), top(row) + height),
+                slice(left(column), left(column) + width),
+            )
+            canvas[place] = grid[row, column]
+    pixels = canvas if channels == 3 else canvas[..., 0]
+    axes.imshow(pixels, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+    centres = [left(column) + width / 2 for column in range(way)]
+    axes.set_xticks(centres, labels, fontsize=6, family=figures.fonts(), parse_math=False)
     axes.xaxis.tick_top()
     middle = lambda first, last: (top(first) + top(last) + height) / 2
     axes.set_yticks(
@@ -108,52 +91,47 @@ def _draw_task(axes, grid, shot, names, turns):
     axes.set_frame_on(False)
 
 
-def _short(name, longest=16):
-    """Two lines of a long name, cut where it must be."""
-    first, _, rest = name.replace('_', ' ').partition('/')
-    cut = lambda text: text if len(text) <= longest else text[: longest - 1] + '…'
-    return '\n'.join(map(cut, filter(None, (first, rest))))
+def _two_lines(name: str) -> str:
+    """Returns two lines of a long name, cut where it must be."""
+    first, _, rest = shown(name).replace('_', ' ').partition('/')
+    lines = [line for line in (first, rest) if line]
+    return '\n'.join(
+        line if len(line) <= LONGEST_NAME else f'{line[: LONGEST_NAME - 1]}…' for line in lines
+    )
 
 
-def main(argv):
+@errors_as_one_line(command_line.FLAG_OF, file='--output')
+def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(
             f'unknown argument {argv[1]!r}: every option has the form --name=value'
         )
     logging.set_verbosity(logging.WARNING)
     values = flags.FLAGS
-    try:
-        spec = episode_spec(values, training=values.split == 'train')
-        seed = values.seed if values.split == 'train' else evaluate.TASK_SEED
-        if pathlib.Path(values.output).suffix not in ('.png', '.pdf', '.svg'):
-            raise UserError(f'--output={values.output}: a name that ends in .png, .pdf or .svg')
-        check_flags(values)
-        source = SOURCES[values.datasource]
-        if not source.classification:
-            raise UserError(f'--datasource={values.datasource}: has no images by class to look at')
-        split = values.train_on if values.split == 'train' else values.split
-        tasks = source.load(values).tasks(split, spec, seed)
-        draw(
-            values.output,
-            tasks,
-            values.tasks,
-            f'{values.datasource}: the first {values.tasks} '
-            f'{values.split} tasks, {spec.way}-way {spec.shot}-shot',
-        )
-    except UserError as error:
-        sys.exit(f'error: {error}')
-    except OSError as error:
-        sys.exit(f'error: {error.filename or "--output"}: {error.strerror or error}')
+    if pathlib.Path(values.output).suffix not in ENDINGS:
+        raise UserError(f'--output={values.output}: a name that ends in {", ".join(ENDINGS)}')
+    check_flags(values, SOURCES)
+    source = SOURCES[values.datasource]
+    if not source.classification:
+        raise UserError(f'--datasource={values.datasource}: has no images by class to look at')
+    spec, evaluation = episode_specs(values, source)
+    split, seed = values.train_on, values.seed
+    if values.split != 'train':
+        spec, split, seed = evaluation, values.split, evaluate.TASK_SEED
+    draw(
+        values.output,
+        source.load(values).tasks(split, spec, seed),
+        values.tasks,
+        f'{values.datasource}: the first {values.tasks} {values.split} tasks, {spec.way}-way '
+        f'{spec.shot}-shot',
+    )
     print(f'Episodes to look at: {values.output}')
 
 
-def run():
+def main() -> None:
+    """Runs the command line."""
     command_line.define_flags(flags)
     flags.DEFINE_enum('split', 'test', ['train', 'val', 'test'], 'whose tasks are drawn')
     flags.DEFINE_integer('tasks', 3, 'number of tasks', lower_bound=1)
     flags.DEFINE_string('output', 'episodes.png', 'the picture')
-    app.run(main)
-
-
-if __name__ == '__main__':
-    run()
+    app.run(_main)

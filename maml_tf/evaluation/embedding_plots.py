@@ -1,21 +1,35 @@
-"""Pictures of metric learners: an episode's embeddings in two dimensions, and what resembles
-what."""
+"""Pictures of metric learners: embeddings of a task in two dimensions, and what resembles what."""
 
-import matplotlib
+import pathlib
+from collections.abc import Sequence
 
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first: there may be no screen)
-import numpy as np  # noqa: E402
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
+
+from maml_tf.evaluation import figures
+from maml_tf.terminal.text import cut
 
 MOST_ROWS, MOST_COLUMNS = 36, 16  # of a matrix whose cells have room for a number
+LONGEST_NAME = 22
+FEW_SUPPORT = 25  # images that can be drawn large
+CLASSES_PER_COLUMN = 25  # of the legend
 
 
-def project(*groups):
-    """Arrays [n, features], [m, features] ... -> each in the two principal directions of all
-    together, [n, 2] ...; and the shares of the variance that the two directions hold."""
+def project(*groups: ArrayLike) -> tuple[list[np.ndarray], np.ndarray]:
+    """Projects points on the two principal directions of all together.
+
+    Args:
+      groups: arrays [n, features], [m, features] ...
+    Returns: [n, 2], [m, 2] ...; and the shares of the variance that the two directions hold, [2].
+    """
     # A single feature has no second direction: one that is always 0 stands for it.
     groups = [
-        np.pad(np.asarray(group, np.float64), ((0, 0), (0, max(0, 2 - group.shape[1]))))
+        np.pad(np.asarray(group, np.float64), ((0, 0), (0, max(0, 2 - np.shape(group)[1]))))
         for group in groups
     ]
     together = np.concatenate(groups)
@@ -26,10 +40,18 @@ def project(*groups):
 
 
 def episode_embedding(
-    path, support, support_y, query, query_y, class_names=None, prototypes=None, title=None
-):
-    """Draws one task: a colour per class, support as large squares, queries as dots, prototypes as
-    stars.
+    path: pathlib.Path,
+    support: ArrayLike,
+    support_y: ArrayLike,
+    query: ArrayLike,
+    query_y: ArrayLike,
+    class_names: Sequence[str] | None = None,
+    prototypes: ArrayLike | None = None,
+    title: str | None = None,
+) -> None:
+    """Draws the embeddings of one task: support as squares, queries as dots, prototypes as stars.
+
+    Each class has a colour.
 
     Args:
       support, query: embeddings [n, features]; more axes are flattened.
@@ -39,59 +61,43 @@ def episode_embedding(
     """
     support_y, query_y = np.asarray(support_y), np.asarray(query_y)
     way = support_y.shape[1]
-    groups = [
-        np.reshape(group, [len(group), -1])
-        for group in (support, query, prototypes)
-        if group is not None
-    ]
-    projected, variances = project(*groups)
+    groups = [group for group in (support, query, prototypes) if group is not None]
+    projected, variances = project(*(np.reshape(group, [len(group), -1]) for group in groups))
     names = class_names or [f'class {k}' for k in range(way)]
-    colours = plt.get_cmap('tab10' if way <= 10 else 'tab20')(np.arange(way) % 20)
-    figure, axes = plt.subplots(figsize=(8, 5.5))
-    for k in range(way):
-        here = lambda points, labels: points[labels[:, k] > 0].T
-        axes.scatter(*here(projected[1], query_y), s=26, color=colours[k], alpha=0.6, linewidths=0)
-        axes.scatter(
-            *here(projected[0], support_y),
-            s=90 if len(support_y) <= 25 else 35,
-            marker='s',
-            color=colours[k],
-            edgecolors='black',
-            zorder=3,
-        )
+    colours = colormaps['tab10' if way <= 10 else 'tab20'](np.arange(way) % 20)
+    size = 90 if len(support_y) <= FEW_SUPPORT else 35
+    edged = {'edgecolors': 'black', 'zorder': 3}
+    figure = Figure(figsize=(8, 5.5))
+    axes = figure.subplots()
+    for k, colour in enumerate(colours):
+        of_query, of_support = projected[1][query_y[:, k] > 0], projected[0][support_y[:, k] > 0]
+        axes.scatter(*of_query.T, s=26, color=colour, alpha=0.6, linewidths=0)
+        axes.scatter(*of_support.T, s=size, marker='s', color=colour, **edged)
         if prototypes is not None:
-            axes.scatter(
-                *projected[2][k], s=230, marker='*', color=colours[k], edgecolors='black', zorder=4
-            )
-    key = lambda label, marker='o', size=6, colour='grey': plt.Line2D(
-        [], [], linestyle='', marker=marker, color=colour, markersize=size, label=label
-    )
-    shapes = [key('support', 's', 8), key('query', 'o', 5)] + [key('prototype', '*', 13)] * (
-        prototypes is not None
-    )
-    classes = [key(_short(name), colour=colour) for name, colour in zip(names, colours)]
-    axes.legend(
-        handles=shapes + classes,
-        loc='center left',
-        bbox_to_anchor=(1.01, 0.5),
-        frameon=False,
-        fontsize=8,
-        ncol=1 + way // 25,
-    )
+            axes.scatter(*projected[2][k], s=230, marker='*', color=colour, **edged)
+    _add_legend(axes, names, colours, prototypes is not None)
     axes.set_xlabel(f'first principal direction ({variances[0]:.0%} of the variance)')
     axes.set_ylabel(f'second ({variances[1]:.0%})')
     axes.set_aspect('equal', 'datalim')
     axes.grid(alpha=0.3)
     axes.set_title(title or f'Embeddings of one {way}-way task')
-    _save(figure, path)
+    figures.fit_and_save(figure, path)
 
 
-def similarity_matrix(path, matrix, query_labels, support_labels, title, class_names=None):
-    """Draws a matrix [query, support], such as an attention, its rows and columns ordered by class.
+def similarity_matrix(
+    path: pathlib.Path,
+    matrix: ArrayLike,
+    query_labels: ArrayLike,
+    support_labels: ArrayLike,
+    title: str,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Draws how much queries resemble support examples, in rows and columns ordered by class.
 
     A frame marks the support examples of a query's own class: what should be dark lies in it.
 
     Args:
+      matrix: [query, support], such as an attention.
       query_labels, support_labels: the class of each row and column, numbers.
       class_names: a name for each class; None: their numbers.
     """
@@ -99,63 +105,77 @@ def similarity_matrix(path, matrix, query_labels, support_labels, title, class_n
     rows, columns = (np.argsort(labels, kind='stable') for labels in (query_labels, support_labels))
     matrix = np.asarray(matrix)[np.ix_(rows, columns)]
     query_labels, support_labels = query_labels[rows], support_labels[columns]
-    names = class_names or [
-        str(k) for k in range(1 + max(query_labels.max(), support_labels.max()))
-    ]
-    size = np.clip([2 + 0.5 * matrix.shape[1], 1.5 + 0.25 * matrix.shape[0]], [5.5, 4], [11, 9])
-    figure, axes = plt.subplots(figsize=size)
-    image = axes.imshow(
-        matrix, cmap='Blues', vmin=min(0.0, matrix.min()), vmax=matrix.max(), aspect='auto'
-    )
-    if matrix.shape[0] <= MOST_ROWS and matrix.shape[1] <= MOST_COLUMNS:
-        middle = (image.norm.vmin + image.norm.vmax) / 2
-        for (row, column), value in np.ndenumerate(matrix):
-            axes.text(
-                column,
-                row,
-                f'{value:.2f}'.replace('0.', '.'),
-                ha='center',
-                va='center',
-                fontsize=7,
-                color='white' if value > middle else 'black',
-            )
-    for k in np.unique(query_labels):
-        own = [np.flatnonzero(labels == k) for labels in (query_labels, support_labels)]
-        if all(map(len, own)):
-            axes.add_patch(
-                plt.Rectangle(
-                    (own[1][0] - 0.5, own[0][0] - 0.5),
-                    len(own[1]),
-                    len(own[0]),
-                    fill=False,
-                    edgecolor='tab:orange',
-                    linewidth=2,
-                )
-            )
+    count = 1 + max(query_labels.max(), support_labels.max())
+    names = [cut(name, LONGEST_NAME) for name in class_names or range(count)]
+    height, width = matrix.shape
+    size = np.clip([2 + 0.5 * width, 1.5 + 0.25 * height], [5.5, 4], [11, 9])
+    figure = Figure(figsize=size)
+    axes = figure.subplots()
+    low, high = min(0.0, matrix.min()), matrix.max()
+    image = axes.imshow(matrix, cmap='Blues', vmin=low, vmax=high, aspect='auto')
+    if height <= MOST_ROWS and width <= MOST_COLUMNS:
+        _write_values(axes, matrix, (low + high) / 2)
+    _frame_own_classes(axes, query_labels, support_labels)
     for axis, labels, what in (
         (axes.xaxis, support_labels, 'support'),
         (axes.yaxis, query_labels, 'query'),
     ):
         classes = np.unique(labels)
-        axis.set_ticks(
-            [np.flatnonzero(labels == k).mean() for k in classes],
-            [_short(names[k]) for k in classes],
-            fontsize=8,
-        )
+        places = [np.flatnonzero(labels == k).mean() for k in classes]
+        shown = [names[k] for k in classes]
+        axis.set_ticks(places, shown, fontsize=8, family=figures.fonts(), parse_math=False)
         axis.set_label_text(f'{what}, by class')
     axes.tick_params(length=0)
     if max(map(len, names)) > 3:
         axes.tick_params(axis='x', rotation=90)
     figure.colorbar(image, ax=axes)
     axes.set_title(title, fontsize=10)
-    _save(figure, path)
+    figures.fit_and_save(figure, path)
 
 
-def _short(name, longest=22):
-    return name if len(name) <= longest else name[: longest - 1] + '…'
+def _add_legend(
+    axes: Axes, names: Sequence[str], colours: np.ndarray, has_prototypes: bool
+) -> None:
+    def key(label, marker='o', size=6, colour='grey'):
+        return Line2D([], [], ls='', marker=marker, color=colour, markersize=size, label=label)
+
+    shapes = [key('support', 's', 8), key('query', 'o', 5)]
+    if has_prototypes:
+        shapes.append(key('prototype', '*', 13))
+    classes = [key(cut(name, LONGEST_NAME), colour=colour) for name, colour in zip(names, colours)]
+    legend = axes.legend(
+        handles=shapes + classes,
+        loc='center left',
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        prop={'family': figures.fonts(), 'size': 8},
+        ncol=1 + len(names) // CLASSES_PER_COLUMN,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # A name may hold dollars.
 
 
-def _save(figure, path):
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def _write_values(axes: Axes, matrix: np.ndarray, middle: float) -> None:
+    """Writes each value into its cell, in white where the cell is dark."""
+    for (row, column), value in np.ndenumerate(matrix):
+        axes.text(
+            column,
+            row,
+            f'{value:.2f}'.replace('0.', '.'),
+            ha='center',
+            va='center',
+            fontsize=7,
+            color='white' if value > middle else 'black',
+        )
+
+
+def _frame_own_classes(axes: Axes, query_labels: np.ndarray, support_labels: np.ndarray) -> None:
+    for k in np.unique(query_labels):
+        rows, columns = np.flatnonzero(query_labels == k), np.flatnonzero(support_labels == k)
+        if len(columns):
+            corner = columns[0] - 0.5, rows[0] - 0.5
+            axes.add_patch(
+                Rectangle(
+                    corner, len(columns), len(rows), fill=False, edgecolor='tab:orange', linewidth=2
+                )
+            )

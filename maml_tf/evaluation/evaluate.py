@@ -1,30 +1,43 @@
-"""Evaluation: the metric before adaptation and after every inner step, over many tasks."""
+"""Evaluation: the metric on many tasks, for every entry of what the learner predicts."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.learner import Learner
 from maml_tf.terminal import progress
 from maml_tf.training import shares
 
-# Not the training seed: every run, whatever its algorithm and seed, is scored on the same tasks.
+# Not the training seed: every run, whatever its method and seed, is scored on the same tasks.
 TASK_SEED = 1
 
 
-def evaluator(learner, draw, steps, chunk=25, at_once=None):
-    """Compiles evaluate(tasks) -> float array [tasks, steps + 1], the objective's metric on the
-    first `tasks` tasks.
+def evaluator(
+    learner: Learner,
+    draw: Callable[[Any, int], Any],
+    steps: int | None = None,
+    chunk: int = 25,
+    at_once: int | None = None,
+) -> Callable[[int], np.ndarray]:
+    """Compiles evaluate(tasks) -> float array [tasks, entries], the metric on the first tasks.
 
     A progress bar appears when it takes more than some seconds.
 
     Args:
-      chunk: tasks that are scored between two moves of it; at_once: tasks in a share, see
-        shares.py; None: all of them.
+      draw: (start, count) -> Task.
+      steps: inner steps; None: the learner's `evaluation_steps`.
+      chunk: tasks that are scored between two moves of the bar.
+      at_once: tasks in a share, see training/shares.py; None: all of them.
     """
+    steps = learner.evaluation_steps if steps is None else steps
 
-    def metrics(task):
-        return tf.transpose(learner.query_metrics(task, steps)[1])
+    def scores(task):
+        return tf.transpose(learner.query_scores(task, steps)[1])
 
-    score = shares.concatenated(metrics, draw, chunk, at_once or chunk, learner.xla)
+    score = shares.concatenated(scores, draw, chunk, at_once or chunk, learner.xla)
 
     def evaluate(tasks):
         # The last chunk may draw more tasks than are asked for: XLA compiles per shape, and tasks
@@ -38,29 +51,30 @@ def evaluator(learner, draw, steps, chunk=25, at_once=None):
     return evaluate
 
 
-def chunk(spec, examples=1000):
-    """How many tasks of an EpisodeSpec to evaluate at once: about `examples` examples, and not more
-    than 24 tasks."""
+def chunk(spec: EpisodeSpec, examples: int = 1000) -> int:
+    """Returns how many tasks to evaluate at once: about `examples` examples, at most 24 tasks."""
     return max(1, min(24, examples // (spec.way * (spec.shot + spec.query))))
 
 
 def define_flags(flags):
-    """Flags of evaluation."""
+    """Defines the flags of evaluation."""
     flags.DEFINE_bool('train', True, 'True: train, then evaluate; False: evaluate a trained model')
     flags.DEFINE_bool(
         'transductive',
         None,
         'evaluate and export with the queries of a task normalised together; '
-        "False: each query by itself (MAML: beside the support set). Default: as the method's "
-        'authors '
-        'did, maml and relation True, else False',
+        'False: each query by itself (MAML: beside the support set). Default: as the '
+        "method's authors "
+        'did, maml, its relatives and relation True, else False',
     )
     flags.DEFINE_bool(
         'test_set', False, 'evaluate on the test classes; False: on the validation classes'
     )
     flags.DEFINE_integer('test_tasks', 600, 'number of tasks to evaluate on', lower_bound=2)
     flags.DEFINE_string(
-        'write_tasks', None, 'write the evaluation tasks, classes and images by name, to this file'
+        'write_tasks',
+        None,
+        'write the evaluation tasks, classes and images by name, to this file',
     )
     flags.DEFINE_string(
         'tasks_file', None, 'evaluate on the tasks of this file, which --write_tasks wrote'

@@ -1,74 +1,111 @@
-"""The pictures of an evaluated run: the learning curve, what adaptation does, and one task as the
-learner sees it."""
+"""The pictures of an evaluated run: its learning curve, its scores, and what it does to a task."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from maml_tf.algorithms.metric.metric_learner import MetricLearner
+from maml_tf.episodes.images import ImageTasks
+from maml_tf.episodes.sampling import Picks
+from maml_tf.episodes.task import Task
 from maml_tf.evaluation import embedding_plots, plots
 from maml_tf.evaluation.intervals import summarise
+from maml_tf.learner import Learner
+from maml_tf.objectives import Axis, Metric
 
 
-def of_scores(directory, scores, metric, rows, title):
-    """Draws learning_curve.png from the rows of metrics.csv; of methods with inner steps,
-    adaptation_by_step.png."""
-    means, _, ci95 = summarise(scores)
-    if len(means) > 1:
-        plots.metric_by_step(directory / 'adaptation_by_step.png', means, ci95, metric, title)
+def of_scores(
+    directory: pathlib.Path,
+    scores: np.ndarray,
+    axis: Axis,
+    metric: Metric,
+    rows: Sequence[Mapping[str, str]],
+    title: str,
+) -> None:
+    """Draws learning_curve.png and, of methods that adapt in steps, adaptation_by_step.png.
+
+    Args:
+      scores: [tasks, entries].
+      axis: what the entries stand for.
+      rows: of metrics.csv.
+      title: of adaptation_by_step.png.
+    """
+    if len(axis.values) > 1:
+        means, _, ci95 = summarise(scores)
+        plots.by_axis(directory / 'adaptation_by_step.png', axis, means, ci95, metric, title)
     plots.learning_curve(directory / 'learning_curve.png', rows, metric)
 
 
-def of_curves(directory, learner, task, steps, title):
-    """Draws fits.png: the true curves of some tasks, and the predictions before and after some
-    numbers of steps."""
+def of_curves(
+    directory: pathlib.Path, learner: Learner, task: Task, steps: int, title: str
+) -> None:
+    """Draws fits.png: the true curves of some tasks, and what the learner predicts.
+
+    Where it adapts in steps these are the first, second and last predictions.
+
+    Args:
+      task: its query lies on an even grid of x, the first input.
+      steps: of adaptation.
+    """
     outputs = learner.query_outputs(task, steps)
-    shown = sorted({0, 1, steps} & set(range(len(outputs))))
-    plots.fits(directory / 'fits.png', task, {step: outputs[step] for step in shown}, title)
+    axis = learner.axis(len(outputs))
+    shown = sorted({0, 1, len(outputs) - 1} & set(range(len(outputs))))
+    predictions = {_label(axis, entry): outputs[entry] for entry in shown}
+    plots.fits(directory / 'fits.png', task, predictions, title)
 
 
-def of_image_task(directory, learner, tasks, title):
-    """Draws the first task of an ImageTasks as a metric learner sees it; other learners have no
-    such picture.
+def of_image_task(directory: pathlib.Path, learner: Learner, tasks: ImageTasks, title: str) -> None:
+    """Draws the first task as a metric learner sees it; of other learners there is no such picture.
 
-    embedding.png: its images in two dimensions. matches.png: how much each query resembles each
-    support image, of learners that have an `attention` or a `similarity`.
+    embedding.png shows the images in two dimensions; matches.png, of learners that compare images
+    one by one, how much each query resembles each support image.
     """
     if not isinstance(learner, MetricLearner):
         return
     picks, images = tasks.fetch(0, 1)
     task = tasks.assemble(picks, images)
-    names = tasks.classes.class_names
-    names = [names[c] for c in picks.classes[0].numpy()] if names else None
-    if names and picks.turns is not None:
-        names = [
-            f'{name} {90 * turn}°' if turn else name
-            for name, turn in zip(names, picks.turns[0].numpy())
-        ]
+    names = _names_of_classes(tasks, picks)
     state = learner.adapt(task.support_x, task.support_y)
-    query = learner.embed(task.query_x)
-    # A learner may keep embeddings that know the whole support set.
-    support = state.get('support', learner.embed(task.support_x))
-    prototypes = state['prototypes'][0] if 'prototypes' in state else None
+    prototypes = learner.prototypes(state)
     embedding_plots.episode_embedding(
         directory / 'embedding.png',
-        support[0],
+        learner.embedded_support(state, task.support_x)[0],
         task.support_y[0],
-        query[0],
+        learner.embed(task.query_x)[0],
         task.query_y[0],
         names,
-        prototypes,
+        None if prototypes is None else prototypes[0],
         title,
     )
-    matrix = (
-        learner.attention(state, task.query_x)
-        if hasattr(learner, 'attention')
-        else learner.similarity(state, query)
-        if hasattr(learner, 'similarity')
-        else None
-    )
-    if matrix is not None:
+    resemblance = learner.resemblance(state, task.query_x)
+    if resemblance is not None:
         embedding_plots.similarity_matrix(
             directory / 'matches.png',
-            matrix[0],
-            task.query_y[0].numpy().argmax(-1),
-            task.support_y[0].numpy().argmax(-1),
+            resemblance[0],
+            np.argmax(task.query_y[0], -1),
+            np.argmax(task.support_y[0], -1),
             title,
             names,
         )
+
+
+def _label(axis: Axis, entry: int) -> str:
+    """Returns 'before adaptation', 'after 1 gradient step', 'after 5 gradient steps'."""
+    if len(axis.values) == 1:
+        return 'prediction'
+    value = axis.values[entry]
+    if value == 0:
+        return 'before adaptation'
+    return f'after {value} {axis.name.removesuffix("s") if value == 1 else axis.name}'
+
+
+def _names_of_classes(tasks: ImageTasks, picks: Picks) -> list[str] | None:
+    """Returns the names of the first task's classes, with their quarter turns; None: no names."""
+    if tasks.classes.class_names is None:
+        return None
+    names = [tasks.classes.class_names[number] for number in picks.classes[0].numpy()]
+    if picks.turns is None:
+        return names
+    turns = picks.turns[0].numpy()
+    return [f'{name} {90 * turn}°' if turn else name for name, turn in zip(names, turns)]

@@ -1,106 +1,142 @@
-"""Pictures: the learning curve, the metric after every step, and the sinusoid's fit."""
+"""Plots of numbers: the learning curve, the metric along an axis, and curves that were fitted."""
 
-import matplotlib
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
 
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first: there may be no screen)
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis as AxisOfFigure
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
-LABELS = {'loss': 'mean squared error', 'accuracy': 'accuracy'}
+from maml_tf.episodes.task import Task
+from maml_tf.evaluation import figures
+from maml_tf.objectives import Axis, Metric
+
+MOST_TICKS = 12
+FIRST = {'color': 'tab:gray', 'linestyle': ':'}
+SECOND = {'color': 'yellowgreen'}
+LAST = {'color': 'darkgreen'}
+# Of the predictions of a fit, by their number.
+STYLES = {1: (LAST,), 2: (FIRST, LAST), 3: (FIRST, SECOND, LAST)}
 
 
-def _save(figure, path):
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def learning_curve(path: pathlib.Path, rows: Sequence[Mapping[str, str]], metric: Metric) -> None:
+    """Draws a metric over the iterations: before and after adaptation, and in validation.
 
+    The axis is logarithmic where lower is better and all values are positive.
 
-def learning_curve(path, rows, metric):
-    """Metric over iterations from the rows of metrics.csv: before and after the inner updates, and
-    validation."""
-    if not rows:
-        return
-    figure, axes = plt.subplots(figsize=(7, 4))
-    column = lambda name: [
-        (int(row['iteration']), float(row[name])) for row in rows if row.get(name)
-    ]
+    Args:
+      rows: of metrics.csv, text by column; columns that are missing or empty are left out. Without
+        any row nothing is drawn.
+    """
     curves = {
-        f'pre_{metric}': 'training support, before the updates',
-        f'post_{metric}': 'training query, after',
-        f'val_{metric}': 'validation query, after',
+        f'pre_{metric.name}': 'training support, before the updates',
+        f'post_{metric.name}': 'training query, after',
+        f'val_{metric.name}': 'validation query, after',
     }
-    for name, label in curves.items():
-        if points := column(name):
-            axes.plot(
-                *zip(*points),
-                label=label,
-                marker='o' if name.startswith('val') else None,
-                markersize=3,
-            )
+    points = {
+        label: [(int(row['iteration']), float(row[name])) for row in rows if row.get(name)]
+        for name, label in curves.items()
+    }
+    if not any(points.values()):
+        return
+    values = [value for curve in points.values() for _, value in curve if math.isfinite(value)]
+    figure = Figure(figsize=(7, 4))
+    axes = figure.subplots()
+    for label, curve in points.items():
+        if curve:
+            marker = 'o' if label.startswith('validation') else None
+            axes.plot(*zip(*curve), label=label, marker=marker, markersize=3)
     axes.set_xlabel('iteration')
-    axes.set_ylabel(LABELS[metric])
-    if metric == 'loss':
+    axes.set_ylabel(_named(metric))
+    if not metric.higher_is_better and all(value > 0 for value in values):
         axes.set_yscale('log')
-        for axis in ('major', 'minor'):
-            getattr(axes.yaxis, f'set_{axis}_formatter')('{x:g}')
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))  # More would overlap.
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.yaxis.set_minor_formatter('{x:g}')
+    _in_unit(axes.yaxis, metric)
     axes.grid(alpha=0.3)
     axes.legend()
     axes.set_title('Learning curve')
-    _save(figure, path)
+    figures.fit_and_save(figure, path)
 
 
-def metric_by_step(path, means, ci95, metric, title):
-    """The metric before adaptation and after every gradient step, with 95% intervals."""
-    figure, axes = plt.subplots(figsize=(6, 4))
-    axes.errorbar(range(len(means)), means, yerr=ci95, marker='o', capsize=3)
-    axes.set_xlabel('gradient steps')
-    axes.set_ylabel(f'{LABELS[metric]} (mean, 95% interval)')
-    axes.set_xticks(range(len(means)))
+def by_axis(
+    path: pathlib.Path,
+    axis: Axis,
+    means: np.ndarray,
+    ci95: np.ndarray,
+    metric: Metric,
+    title: str,
+) -> None:
+    """Draws means of a metric with their 95% intervals, such as after every gradient step.
+
+    Args:
+      axis: what the entries stand for.
+      means, ci95: [entries], means and half-widths of their intervals.
+    """
+    figure = Figure(figsize=(6, 4))
+    axes = figure.subplots()
+    axes.errorbar(axis.values, means, yerr=ci95, marker='o', capsize=3)
+    axes.set_xlabel(axis.name)
+    axes.set_ylabel(f'{_named(metric)}: mean, 95% interval')
+    if len(axis.values) <= MOST_TICKS:
+        axes.set_xticks(axis.values)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _in_unit(axes.yaxis, metric)
     axes.grid(alpha=0.3)
     axes.set_title(title)
-    _save(figure, path)
+    figures.fit_and_save(figure, path)
 
 
-def fits(path, task, predictions, title):
-    """For each task the true curve, the support points, and the predictions after some numbers of
-    steps.
+def fits(path: pathlib.Path, task: Task, predictions: Mapping[str, np.ndarray], title: str) -> None:
+    """Draws for each task the true curve, the support points, and some predictions.
 
-    task: a Task whose query lies on an even grid of x, the first input; predictions: {steps:
-      [tasks, n, 1]}.
+    Args:
+      task: its query lies on an even grid of x, the first input.
+      predictions: {label: [tasks, n, 1]}, up to three.
     """
     count = len(task.query_x)
-    figure, grid = plt.subplots(1, count, figsize=(4.5 * count, 4), sharey=True, squeeze=False)
-    styles = dict(
-        zip(
-            predictions,
-            [
-                {'color': 'tab:gray', 'linestyle': ':'},
-                {'color': 'yellowgreen'},
-                {'color': 'darkgreen'},
-            ],
-        )
-    )
-    for i, axes in enumerate(grid[0]):
-        x = task.query_x[i, :, 0]
-        axes.plot(
-            x, task.query_y[i, :, 0], color='tab:red', linewidth=3, alpha=0.5, label='true function'
-        )
-        for steps, prediction in predictions.items():
-            label = {0: 'before adaptation', 1: 'after 1 step'}.get(steps, f'after {steps} steps')
-            axes.plot(x, prediction[i, :, 0], label=label, **styles[steps])
-        axes.plot(
-            task.support_x[i, :, 0],
-            task.support_y[i, :, 0],
-            '^',
-            color='tab:purple',
-            markersize=8,
-            label='support points',
-        )
-        axes.set_xlabel('x')
-        axes.grid(alpha=0.3)
-    grid[0][0].set_ylabel('y')
-    handles = grid[0][0].get_legend_handles_labels()
+    figure = Figure(figsize=(4.5 * count, 4))
+    grid = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    for i, axes in enumerate(grid):
+        _fit(axes, task, {label: outputs[i] for label, outputs in predictions.items()}, i)
+    grid[0].set_ylabel('y')
+    handles = grid[0].get_legend_handles_labels()
     figure.legend(*handles, loc='lower center', ncol=len(handles[0]), frameon=False)
     figure.suptitle(title)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    figures.save(figure, path)
+
+
+def _fit(axes: Axes, task: Task, predictions: Mapping[str, np.ndarray], i: int) -> None:
+    x = task.query_x[i, :, 0]
+    axes.plot(
+        x, task.query_y[i, :, 0], color='tab:red', linewidth=3, alpha=0.5, label='true function'
+    )
+    for (label, outputs), style in zip(predictions.items(), STYLES[len(predictions)]):
+        axes.plot(x, outputs[:, 0], label=label, **style)
+    axes.plot(
+        task.support_x[i, :, 0],
+        task.support_y[i, :, 0],
+        '^',
+        color='tab:purple',
+        markersize=8,
+        label='support points',
+    )
+    axes.set_xlabel('x')
+    axes.grid(alpha=0.3)
+
+
+def _named(metric: Metric) -> str:
+    """Returns 'Accuracy (%)', 'Mean squared error'."""
+    return f'{metric.title} ({metric.unit})' if metric.unit else metric.title
+
+
+def _in_unit(axis: AxisOfFigure, metric: Metric) -> None:
+    """Writes a fraction that is shown as a percentage as one."""
+    if metric.unit == '%':
+        axis.set_major_formatter(lambda value, _: f'{100 * value:g}')

@@ -1,80 +1,96 @@
-"""Training on several devices: the tasks of a meta-batch are split over the replicas of a
-tf.distribute strategy."""
+"""Training on several devices: the tasks of a meta-batch are split over replicas."""
+
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError
 from maml_tf.training import shares
-from maml_tf.training.train import loop
+from maml_tf.training.iterate import Run, loop
+from maml_tf.training.operations import TrainingOp
 
 NAMES = ('auto', 'one_device', 'mirrored')
 
 
-def make_strategy(name, tasks=None):
-    """A tf.distribute strategy: 'mirrored' over all GPUs (without any: all logical CPUs),
-    'one_device', or 'auto'.
+def make_strategy(name: str, tasks: int | None = None) -> tf.distribute.Strategy:
+    """Returns a tf.distribute strategy; learners and optimizers belong into its scope().
 
-    'auto' mirrors where there is more than one GPU and at least one of the meta-batch's `tasks` for
-    each. Learners and optimizers belong into its scope().
+    Args:
+      name: 'mirrored' over all GPUs (without any: all logical CPUs), 'one_device', or 'auto', which
+        mirrors where there is more than one GPU and at least one of the meta-batch's `tasks` for
+        each.
     """
     gpus = [device.name for device in tf.config.list_logical_devices('GPU')]
-    if name == 'mirrored' or name == 'auto' and 1 < len(gpus) <= (tasks or len(gpus)):
-        return tf.distribute.MirroredStrategy(
-            gpus or [device.name for device in tf.config.list_logical_devices('CPU')]
-        )
+    if name == 'mirrored' or (name == 'auto' and 1 < len(gpus) <= (tasks or len(gpus))):
+        cpus = [device.name for device in tf.config.list_logical_devices('CPU')]
+        return tf.distribute.MirroredStrategy(gpus or cpus)
     return tf.distribute.get_strategy()
 
 
-def iterate(strategy, op, draw, meta_batch_size, at_once=None):
-    """As train.iterate, each replica on its share of every meta-batch, with the same result.
+def iterate(
+    strategy: tf.distribute.Strategy,
+    op: TrainingOp,
+    draw: Callable[[Any, int], Any],
+    meta_batch_size: int,
+    share: Callable[[int], int] = lambda tasks: tasks,
+    phase_start: int = 0,
+) -> Run:
+    """Does what iterate.iterate does, each replica on its part of every meta-batch.
 
-    Raises UserError where there are more replicas than tasks.
+    Gradients, logs and assigned state are averaged over all tasks, wherever they were computed, so
+    that the result is that of one device.
+
+    Args:
+      share: tasks of a replica -> how many of them to compute at a time.
+    Raises: ArgumentError where there are more replicas than tasks.
     """
     replicas = strategy.num_replicas_in_sync
     if meta_batch_size < replicas:
-        raise UserError(
-            f'--meta_batch_size={meta_batch_size}: at least one task for each of the {replicas} '
-            'replicas'
+        raise ArgumentError(
+            'meta_batch_size',
+            meta_batch_size,
+            f'at least one task for each of the {replicas} replicas',
         )
     # XLA wants fixed shapes, but not the same on every replica: the first ones take a task more.
     parts = [
         meta_batch_size // replicas + (r < meta_batch_size % replicas) for r in range(replicas)
     ]
-    gradients = [
-        _weighted_gradients(op, draw, part, part / meta_batch_size, at_once) for part in parts
+    updates = [
+        _weighted_update(op, draw, part, part / meta_batch_size, share(part)) for part in parts
     ]
 
-    def on_replica(first):
+    def on_replica(first, step):
         context = tf.distribute.get_replica_context()
         replica = int(tf.get_static_value(context.replica_id_in_sync_group))
-        total = context.all_reduce(
-            tf.distribute.ReduceOp.SUM, gradients[replica](first + sum(parts[:replica]))
-        )
-        op.apply(total[0], replicas)
-        return total[1]
+        update = updates[replica](first + sum(parts[:replica]), step)
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, update)
+        op.apply(total, replicas)
+        return total.log
 
     @tf.function(autograph=False)
     def step(iteration):
-        logs = strategy.run(on_replica, (iteration * meta_batch_size,))
-        return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
+        place = iteration * meta_batch_size, iteration - phase_start
+        logs = strategy.run(on_replica, place)
+        return {name: strategy.experimental_local_results(v)[0] for name, v in logs.items()}
 
     return loop(step, jit_compile=False)
 
 
-def _weighted_gradients(op, draw, tasks, weight, at_once=None):
-    """first task -> these tasks' part of the meta-batch's mean gradients and log. A function of its
-    own for each replica, since a trace holds on to its replica's variables."""
+def _weighted_update(op: TrainingOp, draw, tasks: int, weight: float, at_once: int):
+    """Makes (first task, step) -> these tasks' part of the meta-batch's Update.
 
-    def gradients(task):
-        values, log = op.gradients(task)
-        return [g * weight for g in values], {name: value * weight for name, value in log.items()}
+    It is a function of its own for each replica, since a trace holds on to its replica's variables.
+    """
 
-    at_once = shares.share(tasks, 1, at_once) if at_once else tasks
-    return shares.mean(gradients, draw, tasks, at_once, op.xla)
+    def update(task, step):
+        return tf.nest.map_structure(lambda value: value * weight, op.gradients(task, step))
+
+    return shares.mean(update, draw, tasks, at_once, op.xla)
 
 
 def define_flags(flags):
-    """Flags of the devices."""
+    """Defines the flags of the devices."""
     flags.DEFINE_enum(
         'strategy',
         'auto',

@@ -1,16 +1,15 @@
-"""Learners that compare embeddings: what is common to the metric-based methods."""
+"""What metric-based methods share: an encoder, and the comparison of its embeddings."""
 
-import functools
-
+import keras
 import tensorflow as tf
 
+from maml_tf.algorithms.problem import Problem
 from maml_tf.errors import UserError
-from maml_tf.learner import Learner
-from maml_tf.objectives import MeanClassification, Regression
+from maml_tf.learner import Learner, State
+from maml_tf.objectives import MeanClassification, Objective
 
-NEVER = (
-    -1e9
-)  # The output of a class that cannot be: its probability is 0, and 0 times its logarithm too.
+# The output of a class that cannot be: its probability is 0, and 0 times its logarithm too.
+NEVER = -1e9
 
 
 class MetricLearner(Learner):
@@ -18,7 +17,8 @@ class MetricLearner(Learner):
 
     In training the support and query images of a task are embedded together, so that batch norm
     sees both, as in the authors' codes. Afterwards batch norm uses running averages, unless
-    `transductive`.
+    `transductive`. A meta-batch moves the running averages once, by the mean of its tasks'
+    statistics, however it is spread over devices.
 
     Args:
       encoder: a keras.Model, images [n, ...] -> features [n, ...].
@@ -26,126 +26,191 @@ class MetricLearner(Learner):
         one task's support set or of its queries.
     """
 
-    unheeded = (
-        'norm',
-        'conv',
-        'max_pool',
-        'stop_grad',
-        'update_lr',
-        'train_update_lr',
-        'num_updates',
-        'tasks_at_once',
-        'rematerialise',
-        'bfloat16',
-    )
+    heeds = (*Learner.heeds, 'num_filters')
     takes_masks = True  # An example that does not count has a label of zeros.
     # XLA's convolutions are ten times slower than TensorFlow's on a CPU, where kernels are shared.
     xla = False
 
-    def __init__(self, encoder, objective, transductive=False, **kwargs):
+    def __init__(
+        self, encoder: keras.Model, objective: Objective, transductive: bool = False, **kwargs
+    ):
         super().__init__(objective, **kwargs)
         self.encoder, self.transductive = encoder, transductive
 
-    def summarise(self, support, support_y, training=False):
-        """Embeddings [tasks, support, ...], one-hot labels [tasks, support, way] -> the task's
-        state."""
+    # What a method writes.
+
+    def summarise(self, support: tf.Tensor, support_y: tf.Tensor) -> State:
+        """Returns the task's state.
+
+        support: embeddings [tasks, support, ...]; support_y: one-hot [tasks, support, way].
+        """
         raise NotImplementedError
 
-    def compare(self, state, query, training=False):
-        """state, embeddings [tasks, query, ...] -> outputs [tasks, query, way]."""
+    def compare(self, state: State, query: tf.Tensor) -> tf.Tensor:
+        """Returns outputs [tasks, query, way] of embeddings [tasks, query, ...]."""
         raise NotImplementedError
 
-    def embed(self, images, training=False, mask=None):
-        """[tasks, n, *input_shape] -> [tasks, n, ...]; mask: [tasks, n] or None, see `apply`."""
-        return self.apply(self.encoder, images, training, mask)
+    # What pictures show of a task.
 
-    def apply(self, model, x, training=False, mask=None):
-        """A part of the learner, a keras.Model of [n, ...], on examples of tasks: [tasks, n, ...]
-        -> [tasks, n, ...].
+    def resemblance(self, state: State, query_x: tf.Tensor) -> tf.Tensor | None:
+        """Returns how much each query resembles each support example, [tasks, query, support].
+
+        None, the default: the method has no such number.
+        """
+        del state, query_x
+        return None
+
+    def embedded_support(self, state: State, support_x: tf.Tensor) -> tf.Tensor:
+        """Returns the embeddings of the support set, [tasks, support, features]."""
+        del state
+        return self.embed(support_x)
+
+    def prototypes(self, state: State) -> tf.Tensor | None:
+        """Returns a point for each class, [tasks, way, features]; None: the method has none."""
+        del state
+        return None
+
+    # How embeddings come about.
+
+    def embed(
+        self,
+        images: tf.Tensor,
+        mask: tf.Tensor | None = None,
+        moving: 'MovingAverages | None' = None,
+    ) -> tf.Tensor:
+        """Embeds [tasks, n, *input_shape] -> [tasks, n, ...]; see `apply`."""
+        return self.apply(self.encoder, images, mask, moving)
+
+    def apply(
+        self,
+        model: keras.Model,
+        x: tf.Tensor,
+        mask: tf.Tensor | None = None,
+        moving: 'MovingAverages | None' = None,
+    ) -> tf.Tensor:
+        """Runs a part of the learner on examples of tasks: [tasks, n, ...] -> [tasks, n, ...].
 
         In training, and in evaluation where `transductive`, batch norm takes the statistics of one
-        task, so that a task does not depend on the meta-batch it is in; the running averages move
-        once a task, in training only.
+        task, so that a task does not depend on the meta-batch it is in.
 
-        mask: 1 where an example counts; the others are kept out of the statistics, and their
-          outputs are zeros.
+        Args:
+          model: of [n, ...].
+          mask: [tasks, n], 1 where an example counts; the others are kept out of the statistics,
+            and their outputs are zeros.
+          moving: the running averages, which move: this is training; None: it is evaluation.
         """
-        run = functools.partial(
-            _run, model, training=training, batch_statistics=training or self.transductive
-        )
+        before = moving.of(model) if moving else [v.value for v in model.non_trainable_variables]
+        trained = [variable.value for variable in model.trainable_variables]
+        training = moving is not None or self.transductive
+
+        def run(x):
+            return model.stateless_call(trained, before, x, training=training)
 
         def of_a_task(inputs):
             x, *mask = inputs
             if not mask:
-                return run(x)
-            counting = tf.cast(tf.where(mask[0] > 0), tf.int32)
-            y = run(tf.gather_nd(x, counting))
-            return tf.scatter_nd(counting, y, tf.concat([tf.shape(x)[:1], tf.shape(y)[1:]], 0))
+                y, after = run(x)
+            else:
+                counting = tf.cast(tf.where(mask[0] > 0), tf.int32)
+                y, after = run(tf.gather_nd(x, counting))
+                y = tf.scatter_nd(counting, y, tf.concat([tf.shape(x)[:1], tf.shape(y)[1:]], 0))
+            return y, [tf.convert_to_tensor(value) for value in after] if moving else []
 
         inputs = (x,) if mask is None else (x, mask)
         if x.shape[0] == 1:
-            return of_a_task([part[0] for part in inputs])[tf.newaxis]
-        signature = tf.TensorSpec([x.shape[1], *model.output_shape[1:]], x.dtype)
-        # One after another: the running averages have an order, a task alone keeps all cores busy,
-        # and the activations of many would fill the memory.
-        return tf.map_fn(of_a_task, inputs, fn_output_signature=signature, parallel_iterations=1)
+            y, after = of_a_task([part[0] for part in inputs])
+            y = y[tf.newaxis]
+        else:
+            signature = (
+                tf.TensorSpec([x.shape[1], *model.output_shape[1:]], x.dtype),
+                [tf.TensorSpec(v.shape, v.dtype) for v in before] if moving else [],
+            )
+            # One after another: a task alone keeps all cores busy, and the activations of many
+            # would fill the memory.
+            y, after = tf.map_fn(
+                of_a_task, inputs, fn_output_signature=signature, parallel_iterations=1
+            )
+            after = [tf.reduce_mean(values, axis=0) for values in after]
+        if moving:
+            moving.move(model, after)
+        return y
 
-    def adapt(self, support_x, support_y, steps=None, mask=None):
+    # The contract.
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        return self.encoder.input_shape[1:]
+
+    def adapt(self, support_x, support_y, steps=None, mask=None, key=None):
         """Returns what `summarise` makes of the embedded support set; `steps` is not needed."""
-        del steps
-        return self.summarise(self.embed(support_x, mask=mask), support_y)
+        del steps, key
+        return self.summarise(self.embed(support_x, mask), support_y)
 
     def predict_query(self, state, query_x):
         return self.compare(state, self.embed(query_x))
 
     def query_outputs(self, task, steps=None):
-        del steps
-        state = self.adapt(task.support_x, task.support_y, mask=task.support_mask)
-        return self.compare(state, self.embed(task.query_x, mask=task.query_mask))[tf.newaxis]
+        state = self.adapt(task.support_x, task.support_y, steps, task.support_mask, task.key)
+        return self.compare(state, self.embed(task.query_x, task.query_mask))[tf.newaxis]
 
-    def meta_loss(self, task):
-        """The query loss, with batch norm in training mode."""
-        masks = (task.support_mask, task.query_mask)
-        embedded = self.embed(
-            tf.concat([task.support_x, task.query_x], 1),
-            training=True,
-            mask=None if task.support_mask is None else tf.concat(masks, 1),
-        )
+    def meta_loss(self, task, step):
+        """Returns the query loss, with batch norm in training mode."""
+        del step
+        moving = MovingAverages(self)
+        mask = None
+        if task.support_mask is not None:
+            mask = tf.concat([task.support_mask, task.query_mask], 1)
+        images = tf.concat([task.support_x, task.query_x], 1)
+        embedded = self.embed(images, mask, moving)
         supports = task.support_x.shape[1]
-        state = self.summarise(embedded[:, :supports], task.support_y, training=True)
-        return self._query_loss_and_log(
-            task, self.compare(state, embedded[:, supports:], training=True)
-        )
+        state = self.summarise(embedded[:, :supports], task.support_y)
+        outputs = self.compare(state, embedded[:, supports:])
+        return self.query_loss(task, outputs, moving.state())
+
+    @classmethod
+    def objective_of(cls, problem: Problem) -> Objective:
+        """Returns the objective of a metric learner, whose loss is a mean.
+
+        Raises: UserError where the problem is regression.
+        """
+        if not problem.objective.classification:
+            raise UserError(
+                f'--algorithm: {cls.__name__} compares images of classes, and the data source is '
+                'regression; name another algorithm or another --datasource'
+            )
+        return MeanClassification()
 
 
-def _run(model, x, training, batch_statistics):
-    if training or not batch_statistics:
-        return model(x, training=training)
-    # Keras' batch norm would move its running averages.
-    values = (
-        [variable.value for variable in variables]
-        for variables in (model.trainable_variables, model.non_trainable_variables)
-    )
-    return model.stateless_call(*values, x, training=True)[0]
+class MovingAverages:
+    """The running averages of a learner's parts, while a loss is computed: read and moved.
+
+    They are values, not variables: the training op assigns them from the loss's state.
+    """
+
+    def __init__(self, learner: Learner):
+        paths = [variable.path for variable in learner.variables]
+        self._names = dict(zip(paths, learner.named_variables()))
+        averages = [v for v in learner.non_trainable_variables if v.dtype.startswith('float')]
+        self._values = {v.path: tf.convert_to_tensor(v.value) for v in averages}
+
+    def of(self, model: keras.Model) -> list[tf.Tensor]:
+        """Returns the values of a part's non-trainable variables, as they are by now."""
+        return [self._values[variable.path] for variable in model.non_trainable_variables]
+
+    def move(self, model: keras.Model, values: list[tf.Tensor]) -> None:
+        """Takes in the values that a part leaves behind."""
+        for variable, value in zip(model.non_trainable_variables, values, strict=True):
+            self._values[variable.path] = value
+
+    def state(self) -> State:
+        """Returns {name of the variable: value}."""
+        return {self._names[path]: value for path, value in self._values.items()}
 
 
-def of_absent_classes(support_y, value):
-    """`value` where a class has no support example, else 0: [tasks, 1, way], to be added to
-    outputs."""
+def of_absent_classes(support_y: tf.Tensor, value: float) -> tf.Tensor:
+    """Returns `value` where a class has no support example, else 0: [tasks, 1, way]."""
     return tf.where(
         tf.reduce_any(support_y > 0, axis=1, keepdims=True),
         tf.cast(0, support_y.dtype),
         tf.cast(value, support_y.dtype),
     )
-
-
-def classification_only(flags, objective):
-    """The objective of a metric learner, whose loss is a mean. Raises UserError where the source is
-    regression."""
-    if isinstance(objective, Regression):
-        raise UserError(
-            f'--algorithm={flags.algorithm}: compares images of classes; '
-            f'--datasource={flags.datasource} '
-            'is regression'
-        )
-    return MeanClassification()

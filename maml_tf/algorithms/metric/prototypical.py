@@ -1,16 +1,13 @@
 """Prototypical Networks (Snell, Swersky, Zemel, NeurIPS 2017, arXiv 1703.05175)."""
 
+import keras
 import tensorflow as tf
 
-from maml_tf.algorithms.metric.metric_learner import (
-    NEVER,
-    MetricLearner,
-    classification_only,
-    of_absent_classes,
-)
+from maml_tf.algorithms.metric.metric_learner import NEVER, MetricLearner, of_absent_classes
+from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.networks.encoders import conv4
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives import MeanClassification, Objective
 
 DISTANCES = ('euclidean', 'cosine')
 # Cosines of ReLU features lie in [0, 1], too close together for a softmax. Chosen where this is
@@ -31,54 +28,62 @@ class Prototypical(MetricLearner):
       distance: one of DISTANCES.
     """
 
-    def __init__(self, encoder, objective, distance='euclidean', **kwargs):
+    def __init__(
+        self,
+        encoder: keras.Model,
+        objective: Objective,
+        distance: str = 'euclidean',
+        **kwargs,
+    ):
         super().__init__(encoder, objective, **kwargs)
         self.distance = distance
 
     @classmethod
-    def from_flags(cls, flags, network, objective):
-        """The learner that the command line describes. Raises UserError in regression."""
-        objective = classification_only(flags, objective)
+    def from_flags(cls, flags, problem: Problem) -> 'Prototypical':
+        """Returns the learner that the command line describes. Raises UserError in regression."""
         return cls(
-            conv4(network.input_shape, flags.num_filters),
-            objective,
+            conv4(problem.input_shape, flags.num_filters),
+            cls.objective_of(problem),
             distance=flags.prototypical_distance,
             transductive=bool(flags.transductive),
         )
 
     @classmethod
-    def tiny(cls):
+    def tiny(cls) -> tuple['Prototypical', EpisodeSpec]:
         return cls(conv4((16, 16, 1), 8), MeanClassification()), EpisodeSpec(way=3, shot=2, query=2)
 
-    def summarise(self, support, support_y, training=False):
+    def summarise(self, support, support_y):
         """Returns {'prototypes': [tasks, way, features], 'absent': [tasks, 1, way]}."""
         shots = tf.reduce_sum(support_y, axis=1)[..., tf.newaxis]
         prototypes = tf.matmul(support_y, support, transpose_a=True) / tf.maximum(shots, 1)
         return {'prototypes': prototypes, 'absent': of_absent_classes(support_y, NEVER)}
 
-    def compare(self, state, query, training=False):
-        outputs = (squared_euclidean if self.distance == 'euclidean' else scaled_cosine)(
-            query, state['prototypes']
-        )
-        return outputs + state['absent']
+    def compare(self, state, query):
+        similarity = squared_euclidean if self.distance == 'euclidean' else scaled_cosine
+        return similarity(query, state['prototypes']) + state['absent']
+
+    def prototypes(self, state):
+        return state['prototypes']
 
 
-def squared_euclidean(queries, prototypes):
-    """[tasks, queries, features], [tasks, way, features] -> minus the squared distances [tasks,
-    queries, way]."""
+def squared_euclidean(queries: tf.Tensor, prototypes: tf.Tensor) -> tf.Tensor:
+    """Returns minus the squared distances, [tasks, queries, way].
+
+    queries: [tasks, queries, features]; prototypes: [tasks, way, features].
+    """
     squares = lambda x: tf.reduce_sum(tf.square(x), axis=-1)
     products = tf.matmul(queries, prototypes, transpose_b=True)
     return 2 * products - squares(prototypes)[:, tf.newaxis] - squares(queries)[..., tf.newaxis]
 
 
-def scaled_cosine(queries, prototypes):
-    """As `squared_euclidean`, the cosines times COSINE_SCALE."""
+def scaled_cosine(queries: tf.Tensor, prototypes: tf.Tensor) -> tf.Tensor:
+    """Returns the cosines times COSINE_SCALE, in the shapes of `squared_euclidean`."""
     unit = lambda x: tf.math.l2_normalize(x, axis=-1)
     return COSINE_SCALE * tf.matmul(unit(queries), unit(prototypes), transpose_b=True)
 
 
 def define_flags(flags):
-    """Flags of this algorithm."""
+    """Defines the flags of this method."""
     flags.DEFINE_enum(
         'prototypical_distance',
         'euclidean',

@@ -3,9 +3,10 @@
 import keras
 import tensorflow as tf
 
-from maml_tf.algorithms.metric.metric_learner import MetricLearner, classification_only
+from maml_tf.algorithms.metric.metric_learner import MetricLearner, MovingAverages
+from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError
 from maml_tf.networks.encoders import BatchNorm, conv_block
 from maml_tf.objectives import RelationScores
 
@@ -58,7 +59,7 @@ def relation_module(input_shape, padding):
             _linear('fc1', 8, 'relu'),
             _linear('fc2', 1),
         ],
-        name='relation',
+        name='relation_module',
     )
 
 
@@ -109,15 +110,15 @@ class Relation(MetricLearner):
       filters: of all convolutions.
       transductive: False: running averages instead at test. The authors' momentum, 1 in PyTorch's
         terms, makes the last batch the average; here it is .1, BatchNorm's .9.
-    Raises: UserError where the images are too small.
+    Raises: ArgumentError where the images are too small.
     """
 
     def __init__(self, input_shape, filters=64, transductive=True, **kwargs):
         if min(input_shape[:2]) < SMALLEST_SIDE:
-            raise UserError(
-                f'--image_size={min(input_shape[:2])}: the Relation Network needs images of at '
-                'least '
-                f'{SMALLEST_SIDE}x{SMALLEST_SIDE}'
+            raise ArgumentError(
+                'image_size',
+                min(input_shape[:2]),
+                f'the Relation Network needs images of at least {SMALLEST_SIDE}x{SMALLEST_SIDE}',
             )
         super().__init__(encoder(input_shape, filters), RelationScores(), transductive, **kwargs)
         sides = self.encoder.output_shape[1:3]
@@ -128,69 +129,65 @@ class Relation(MetricLearner):
         )
 
     @classmethod
-    def from_flags(cls, flags, network, objective):
-        """The learner that the command line describes. Raises UserError in regression."""
-        classification_only(flags, objective)
-        return cls(
-            network.input_shape, flags.num_filters, transductive=flags.transductive is not False
-        )
+    def from_flags(cls, flags, problem: Problem) -> 'Relation':
+        """Returns the learner that the command line describes. Raises UserError in regression."""
+        cls.objective_of(problem)
+        transductive = flags.transductive is not False
+        return cls(problem.input_shape, flags.num_filters, transductive=transductive)
 
     @classmethod
-    def tiny(cls):
-        return cls((SMALLEST_SIDE, SMALLEST_SIDE, 1), filters=8), EpisodeSpec(
-            way=3, shot=2, query=2
-        )
+    def tiny(cls) -> tuple['Relation', EpisodeSpec]:
+        learner = cls((SMALLEST_SIDE, SMALLEST_SIDE, 1), filters=8)
+        return learner, EpisodeSpec(way=3, shot=2, query=2)
 
-    def summarise(self, support, support_y, training=False):
-        """Maps [tasks, support, h, w, c] -> {'class_maps': sums [tasks, way, h, w, c], 'present':
-        [tasks, way]}."""
-        del training
+    def summarise(self, support, support_y):
+        """Returns {'class_maps': sums [tasks, way, h, w, c], 'present': [tasks, way]}.
+
+        support: maps [tasks, support, h, w, c].
+        """
         return {
             'class_maps': tf.einsum('tsw,tsijc->twijc', support_y, support),
             'present': tf.reduce_max(support_y, axis=1),
         }
 
-    def compare(self, state, query, training=False, mask=None):
-        """state, maps [tasks, queries, h, w, c] -> logits [tasks, queries, way].
+    def compare(self, state, query, mask=None, moving=None):
+        """Returns logits [tasks, queries, way] of maps [tasks, queries, h, w, c].
 
-        mask: the task's query_mask: batch norm then sees only pairs of a query that counts and a
-          class with support.
+        Args: as of `apply`, and
+          mask: the task's query_mask: batch norm then sees only pairs of a query that counts and a
+            class with support.
         """
-        pairs, present = (
-            self.pair_convolution(state['class_maps'], query),
-            state['present'][:, None],
-        )
+        pairs = self.pair_convolution(state['class_maps'], query)
+        present = state['present'][:, None]
         shape, maps = tf.shape(pairs), pairs.shape[3:]
         if mask is not None:
             mask = tf.reshape(mask[..., None] * present, [shape[0], -1])
         pairs = tf.reshape(pairs, [shape[0], shape[1] * shape[2], *maps])
-        logits = tf.reshape(self.apply(self.relation, pairs, training, mask), shape[:3])
+        logits = tf.reshape(self.apply(self.relation, pairs, mask, moving), shape[:3])
         return tf.where(present > 0, logits, logits.dtype.min)
 
     def query_outputs(self, task, steps=None):
         del steps
-        return self._outputs(task, training=False)[tf.newaxis]
+        return self._outputs(task)[tf.newaxis]
 
-    def meta_loss(self, task):
-        """Mean squared error of the scores, with batch norm in training mode."""
-        return self._query_loss_and_log(task, self._outputs(task, training=True))
+    def meta_loss(self, task, step):
+        """Returns the mean squared error of the scores, with batch norm in training mode."""
+        del step
+        moving = MovingAverages(self)
+        return self.query_loss(task, self._outputs(task, moving), moving.state())
 
-    def _outputs(self, task, training):
-        support = self.embed(task.support_x, training, task.support_mask)
-        query = self.embed(task.query_x, training, task.query_mask)
-        state = self.summarise(support, task.support_y, training)
-        return self.compare(state, query, training, task.query_mask)
+    def _outputs(self, task, moving=None):
+        support = self.embed(task.support_x, task.support_mask, moving)
+        query = self.embed(task.query_x, task.query_mask, moving)
+        state = self.summarise(support, task.support_y)
+        return self.compare(state, query, task.query_mask, moving)
 
     def clip_gradients(self, gradients):
-        """The gradients of the encoder, and those of the relation module, each to a norm of .5."""
+        """Bounds the encoder's gradients and the relation module's, each to a norm of .5."""
         names = [variable.path for variable in self.encoder.trainable_variables]
         of_encoder = [variable.path in names for variable in self.trainable_variables]
-        clipped = {
-            part: iter(
-                tf.clip_by_global_norm(
-                    [g for g, p in zip(gradients, of_encoder) if p == part], CLIP
-                )[0]
-            )
-            for part in (True, False)
-        }
+        clipped = {}
+        for part in (True, False):
+            own = [g for g, of_part in zip(gradients, of_encoder) if of_part == part]
+            clipped[part] = iter(tf.clip_by_global_norm(own, CLIP)[0])
         return [next(clipped[part]) for part in of_encoder]

@@ -3,28 +3,42 @@
 import keras
 import tensorflow as tf
 
-from maml_tf.algorithms.metric.metric_learner import MetricLearner, classification_only
-from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.errors import UserError
+from maml_tf.algorithms.metric.metric_learner import MetricLearner, MovingAverages
+from maml_tf.algorithms.problem import Problem
+from maml_tf.episodes.random_bits import keyed_bits
+from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import SamePairs
 from maml_tf.ops import affine
+from maml_tf.ops.shapes import sizes
+from maml_tf.training.phases import Loss
 
 DISTANCES = ('l1', 'l2', 'cosine')
 NETWORKS = ('koch', 'small')
 KOCH_SIDE = 105
 # The last convolution of the twins has nothing to see in smaller images.
 SMALLEST_KOCH_SIDE = 65
+# The stream of a task's random bits that decides the distortions.
+_DISTORT = 0x64697374
 
 
-def koch(input_shape, filters=(64, 128, 128, 256), features=4096):
-    """The twin of section 3.1: four convolutions without padding, three poolings, a sigmoid layer
-    of `features`."""
+def koch(
+    input_shape: tuple[int, int, int],
+    filters: tuple[int, ...] = (64, 128, 128, 256),
+    features: int = 4096,
+) -> keras.Model:
+    """Builds the twin of section 3.1: four convolutions without padding, three poolings, a sigmoid
+    layer of `features`.
+
+    Raises: ArgumentError where the images are too small.
+    """
     if min(input_shape[:2]) < SMALLEST_KOCH_SIDE:
-        raise UserError(
-            '--siamese_network=koch: needs images of at least '
-            f'{SMALLEST_KOCH_SIDE}x{SMALLEST_KOCH_SIDE}, '
-            f'best --image_size={KOCH_SIDE}; these have {input_shape[0]}x{input_shape[1]}'
+        raise ArgumentError(
+            'siamese_network',
+            'koch',
+            f'needs images of at least {SMALLEST_KOCH_SIDE}x{SMALLEST_KOCH_SIDE}, best an '
+            f'image_size of {KOCH_SIDE}; these have {input_shape[0]}x{input_shape[1]}',
         )
     normal = keras.initializers.RandomNormal
     layers = [keras.Input(input_shape)]
@@ -54,8 +68,8 @@ def koch(input_shape, filters=(64, 128, 128, 256), features=4096):
 
 
 class Siamese(MetricLearner):
-    """Twins that tell whether two images are of one class; a query's class is that of the best
-    match in the support.
+    """Tells by twin networks whether two images are of one class; a query's class is that of its
+    best match in the support.
 
     The probability of "same" is sigmoid(sum_j w_j t_j + b), t the component-wise distance of the
     two embeddings. Training minimises binary cross-entropy over pairs, as many of one class as of
@@ -77,10 +91,18 @@ class Siamese(MetricLearner):
       l2: weight of the squared kernels in the loss: one for all layers, or one for each, the last
         of them w.
       distort: affine distortions of the training images, which bring in `background` from outside.
-    Raises: UserError where `l2` does not go with the layers.
+    Raises: ArgumentError where `l2` does not go with the layers, or has a negative number.
     """
 
-    def __init__(self, encoder, distance='l1', l2=(0.0,), distort=True, background=0.0, **kwargs):
+    def __init__(
+        self,
+        encoder: keras.Model,
+        distance: str = 'l1',
+        l2: tuple[float, ...] = (0.0,),
+        distort: bool = True,
+        background: float = 0.0,
+        **kwargs,
+    ):
         super().__init__(encoder, SamePairs(), **kwargs)
         self.distance, self.distort, self.background = distance, distort, background
         normal = keras.initializers.RandomNormal
@@ -90,17 +112,17 @@ class Siamese(MetricLearner):
         self.bias = self.add_weight(shape=(), initializer=normal(0.5, 0.01), name='similarity_bias')
         layers = len(self._kernels())
         if len(l2) not in (1, layers):
-            raise UserError(
-                f'--siamese_l2: {len(l2)} numbers; one for all layers, or one for each of the '
-                f'{layers}'
-            )
-        self.l2 = l2 if len(l2) > 1 else l2 * layers
+            reason = f'{len(l2)} numbers; one for all layers, or one for each of the {layers}'
+            raise ArgumentError('l2', None, reason)
+        if not all(0 <= weight < float('inf') for weight in l2):
+            raise ArgumentError('l2', ','.join(map(str, l2)), 'finite numbers from 0 up')
+        self.l2 = tuple(l2) if len(l2) > 1 else tuple(l2) * layers
 
     @classmethod
-    def from_flags(cls, flags, network, objective):
-        """The learner that the command line describes. Raises UserError in regression."""
-        classification_only(flags, objective)
-        shape = network.input_shape
+    def from_flags(cls, flags, problem: Problem) -> 'Siamese':
+        """Returns the learner that the command line describes. Raises UserError in regression."""
+        cls.objective_of(problem)
+        shape = problem.input_shape
         kind = flags.siamese_network or ('koch' if min(shape[:2]) >= KOCH_SIDE else 'small')
         encoder = koch(shape) if kind == 'koch' else conv4(shape, flags.num_filters)
         return cls(
@@ -108,31 +130,29 @@ class Siamese(MetricLearner):
             flags.siamese_distance,
             _numbers(flags.siamese_l2),
             flags.siamese_distort,
-            background=1.0 if flags.ink == 'dark' else 0.0,
+            background=problem.background,
             transductive=bool(flags.transductive),
         )
 
     @classmethod
-    def tiny(cls):
+    def tiny(cls) -> tuple['Siamese', EpisodeSpec]:
         return cls(conv4((16, 16, 1), 8)), EpisodeSpec(way=3, shot=2, query=2)
 
     def _kernels(self):
         return [v for v in self.encoder.trainable_variables if v.name == 'kernel'] + [self.kernel]
 
-    def summarise(self, support, support_y, training=False):
-        """Returns {'support': embeddings [tasks, support, features], 'labels': [tasks, support,
-        way]}."""
+    def summarise(self, support, support_y):
+        """Returns {'support': [tasks, support, features], 'labels': [tasks, support, way]}."""
         return {'support': support, 'labels': support_y}
 
-    def compare(self, state, query, training=False):
+    def compare(self, state, query):
         same = self._same(state, query)[..., tf.newaxis]
         of_class = tf.where(state['labels'][:, tf.newaxis] > 0, same, same.dtype.min)
         return tf.reduce_max(of_class, axis=2)
 
-    def similarity(self, state, query):
-        """state, embeddings [tasks, queries, features] -> probabilities of "same" [tasks, queries,
-        support]."""
-        return tf.sigmoid(self._same(state, query))
+    def resemblance(self, state, query_x):
+        """Returns the probabilities of "same", [tasks, queries, support]."""
+        return tf.sigmoid(self._same(state, self.embed(query_x)))
 
     def _same(self, state, query):
         """Logits of "same", [tasks, queries, support]."""
@@ -147,23 +167,25 @@ class Siamese(MetricLearner):
             tf.transpose(logits, [1, 2, 0]), [*query.shape[:2], state['support'].shape[1]]
         )
 
-    def logits(self, first, second):
-        """Embeddings [..., features] of two images, or broadcast -> logits of "same" [...]."""
+    def logits(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+        """Returns logits of "same" [...] for embeddings [..., features] of two images."""
         if self.distance == 'cosine':
             components = tf.math.l2_normalize(first, -1) * tf.math.l2_normalize(second, -1)
         else:
             components = {'l1': tf.abs, 'l2': tf.square}[self.distance](first - second)
         return tf.tensordot(components, tf.convert_to_tensor(self.kernel), 1) + self.bias
 
-    def meta_loss(self, task):
-        """Mean binary cross-entropy over `pairs` of the first support and the first query image of
-        each class.
+    def meta_loss(self, task, step):
+        """Returns the mean binary cross-entropy over `pairs`, of the first support and the first
+        query image of each class.
 
         So a task of n ways gives n pairs of one class and n of two, of 2 n images, each distorted
         once: a minibatch of 128 pairs (Koch's, as quoted) is one task of 64 ways. The accuracy in
-        the log is that of the pairs, the loss is without the penalty. What a distortion brings in
-        from outside is 0, the background of bright ink.
+        the log is that of the pairs, the loss is without the penalty. The task's key decides how
+        its images are distorted.
         """
+        del step
+        moving = MovingAverages(self)
         images = tf.concat(
             [
                 _first_of_each(task.support_x, task.support_y),
@@ -172,15 +194,10 @@ class Siamese(MetricLearner):
             1,
         )
         if self.distort:
-            shape = tf.shape(images)
-            parts = affine.components(tf.reshape(affine.bits_of(images), [-1, affine.WORDS]))
-            images = tf.reshape(
-                affine.distort(tf.reshape(images, [-1, *images.shape[2:]]), parts, self.background),
-                shape,
-            )
+            images = self._distorted(task, images)
         present = tf.reduce_max(task.support_y, 1) * tf.reduce_max(task.query_y, 1)
         mask = None if task.support_mask is None else tf.tile(present, [1, 2])
-        first, second, same = pairs(*tf.split(self.embed(images, True, mask), 2, axis=1), present)
+        first, second, same = pairs(*tf.split(self.embed(images, mask, moving), 2, axis=1), present)
         logits, counts = self.logits(first, second), tf.tile(present, [1, 2])
         losses = tf.nn.sigmoid_cross_entropy_with_logits(same, logits)
         right = tf.cast(tf.equal(logits > 0, same > 0), counts.dtype)
@@ -193,18 +210,30 @@ class Siamese(MetricLearner):
             for weight, kernel in zip(self.l2, self._kernels())
             if weight
         )
-        return loss + penalty, {'post_loss': loss, 'post_accuracy': mean(right)}
+        log = {'post_loss': loss, 'post_accuracy': mean(right)}
+        return Loss(loss + penalty, log, moving.state())
+
+    def _distorted(self, task: Task, images: tf.Tensor) -> tf.Tensor:
+        """Distorts each image [tasks, n, h, w, c] by itself."""
+        tasks, n, *image = sizes(images)
+        bits = tf.broadcast_to(
+            keyed_bits(task.key, n * affine.WORDS, _DISTORT), [tasks, n * affine.WORDS]
+        )
+        parts = affine.components(tf.reshape(bits, [-1, affine.WORDS]))
+        flat = tf.reshape(images, [tasks * n, *image])
+        return tf.reshape(affine.distort(flat, parts, self.background), [tasks, n, *image])
 
 
 def _first_of_each(x, y):
-    """[tasks, n, ...], one-hot [tasks, n, way] -> the first example of each class, [tasks, way,
-    ...]."""
+    """[tasks, n, ...], one-hot [tasks, n, way] -> the first of each class, [tasks, way, ...]."""
     return tf.gather(x, tf.argmax(y, axis=1), batch_dims=1)
 
 
-def pairs(first, second, present):
-    """Two examples of each class -> (the one of each pair, the other, 1 if they are of one class
-    else 0).
+def pairs(
+    first: tf.Tensor, second: tf.Tensor, present: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Makes pairs of two examples of each class: (the one of each pair, the other, 1 if they are
+    of one class else 0).
 
     Each class's `first` is paired with its own `second`, then with that of the next class; after
     the last comes the first. Classes of a task are drawn in random order, so that every two are as
@@ -231,7 +260,7 @@ def _numbers(text):
 
 
 def define_flags(flags):
-    """Flags of this algorithm."""
+    """Defines the flags of this method."""
     flags.DEFINE_enum(
         'siamese_network',
         None,

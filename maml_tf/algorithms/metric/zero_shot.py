@@ -1,5 +1,4 @@
-"""Zero-shot Prototypical Networks: classes known by their attributes alone (Snell et al. 2017,
-arXiv 1703.05175)."""
+"""Zero-shot Prototypical Networks: classes known by attributes alone (Snell et al. 2017)."""
 
 import keras
 import tensorflow as tf
@@ -10,14 +9,13 @@ from maml_tf.objectives import MeanClassification
 
 
 class ZeroShotPrototypical(Learner):
-    """A class's prototype is a linear embedding of its attributes, made to have unit length;
-    queries are features.
+    """Embeds a class's attributes linearly, to unit length, as its prototype; queries are features.
 
-    The query's embedding is linear too, of features that a given network computed. The settings
-    that the paper is said
-    to have for CUB are not verified against it: 1024 GoogLeNet features and 312 attributes, both
-    embedded into 1024 dimensions, 50-way with 10 queries per class, Adam at 1e-4, 54.6 % among the
-    50 test classes. Its weight decay of 1e-5 is the caller's to add to the loss.
+    The query's embedding is linear too, of features that a given network computed (arXiv
+    1703.05175). The settings that the paper is said to have for CUB are not verified against it:
+    1024 GoogLeNet features and 312 attributes, both embedded into 1024 dimensions, 50-way with 10
+    queries per class, Adam at 1e-4, 54.6 % among the 50 test classes. Its weight decay of 1e-5 is
+    the caller's to add to the loss.
 
     A task has one support row for each class, its attributes [tasks, way, attributes], in the order
     of the labels (or in any other, with one-hot labels that say so); queries are [tasks, n,
@@ -28,7 +26,7 @@ class ZeroShotPrototypical(Learner):
       size: of the common space.
     """
 
-    def __init__(self, attributes, features, size=1024, **kwargs):
+    def __init__(self, attributes: int, features: int, size: int = 1024, **kwargs):
         super().__init__(MeanClassification(), **kwargs)
         self.of_class, self.of_image = (
             keras.layers.Dense(size, name=name) for name in ('of_class', 'of_image')
@@ -36,9 +34,9 @@ class ZeroShotPrototypical(Learner):
         self.of_class.build((None, None, attributes))
         self.of_image.build((None, None, features))
 
-    def adapt(self, support_x, support_y, steps=None, mask=None):
+    def adapt(self, support_x, support_y, steps=None, mask=None, key=None):
         """Returns {'prototypes': [tasks, way, size]}."""
-        del steps, mask
+        del steps, mask, key
         unit = tf.math.l2_normalize(self.of_class(support_x), axis=-1)
         return {'prototypes': tf.matmul(support_y, unit, transpose_a=True)}
 

@@ -1,0 +1,182 @@
+"""Reptile (Nichol, Achiam, Schulman 2018, arXiv 1803.02999)."""
+
+import keras
+import tensorflow as tf
+
+from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
+from maml_tf.algorithms.problem import Problem
+from maml_tf.episodes.pool import minibatches
+from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.inner_loop import inner_loop
+from maml_tf.networks.reference import FullyConnected
+from maml_tf.objectives import Classification
+from maml_tf.ops.shapes import sizes
+from maml_tf.training.phases import Phase, Update
+from maml_tf.update_rules import AdamWithoutMomentum
+
+EVALUATION_STEPS = 50  # The authors'.
+
+
+class Reptile(GradientLearner):
+    """Reptile: theta <- theta + epsilon mean_i (theta_i - theta), theta_i being theta after some
+    steps of Adam on mini-batches of task i's support set (algorithm 2).
+
+    No derivative of the path is taken, and the queries play no part in training. Other than in
+    MAML all weights of the network adapt, those of its normalisations too, and the support set is
+    a pool: see episodes/pool.py. Adam has beta_1 = 0. Its second moments persist over training; in
+    evaluation every task starts from the trained ones. The log has the loss of the first and of
+    the last mini-batch.
+
+    The authors' code hands the moments from task to task within a meta-batch. Here all its tasks
+    start from the same moments, and the mean of what they end with is kept: so a meta-batch may be
+    spread over cores and devices.
+
+    Args: GradientLearner's without evaluation_lr, stop_grad, rematerialise and clip, and
+      inner_batch, evaluation_batch: examples of a mini-batch in training and in evaluation.
+      beta_2: how much Adam keeps of its second moments.
+      outer_step: epsilon at the start and at the end of training, linear in between.
+    """
+
+    heeds = (
+        *('norm', 'conv', 'max_pool', 'num_filters', 'bfloat16', 'tasks_at_once'),
+        *('update_lr', 'num_updates', 'test_num_updates'),
+    )
+
+    def __init__(
+        self,
+        network,
+        objective,
+        inner_lr: float = 1e-3,
+        inner_steps: int = 5,
+        inner_batch: int = 10,
+        evaluation_steps: int = EVALUATION_STEPS,
+        evaluation_batch: int = 5,
+        beta_2: float = 0.999,
+        outer_step: tuple[float, float] = (1.0, 0.0),
+        **kwargs,
+    ):
+        super().__init__(
+            network,
+            objective,
+            inner_lr=inner_lr,
+            inner_steps=inner_steps,
+            evaluation_steps=evaluation_steps,
+            **kwargs,
+        )
+        self.inner_lr, self.beta_2, self.outer_step = inner_lr, beta_2, tuple(outer_step)
+        self.inner_batch, self.evaluation_batch = inner_batch, evaluation_batch
+        self.moments = {
+            name: self.add_state(f'moment_{name}', tf.zeros(weight.shape))
+            for name, weight in self.meta_weights.items()
+        }
+        self.steps_taken = self.add_state('steps_taken', tf.zeros([]))
+        self.evaluation_rule = self._adam(self.steps_taken.value)
+
+    @classmethod
+    def from_flags(cls, flags, problem: Problem) -> 'Reptile':
+        """Returns the learner that the command line describes, with the authors' network."""
+        steps = flags.test_num_updates
+        return cls(
+            problem.network(scale=flags.norm == 'batch_norm', head='flatten'),
+            problem.objective,
+            inner_lr=flags.update_lr,
+            inner_steps=flags.num_updates,
+            inner_batch=flags.reptile_inner_batch,
+            evaluation_steps=EVALUATION_STEPS if steps is None else steps,
+            evaluation_batch=flags.reptile_evaluation_batch,
+            outer_step=(flags.reptile_outer_step, flags.reptile_outer_step_end),
+            seed=flags.seed,
+            transductive=flags.transductive is not False,
+            tasks_at_once=flags.tasks_at_once,
+        )
+
+    @classmethod
+    def tiny(cls) -> tuple['Reptile', EpisodeSpec]:
+        spec = EpisodeSpec(way=3, shot=4, query=2)
+        network = FullyConnected((8, 8, 1), spec.way, (32,), 'batch_norm', scale=True)
+        steps = {'inner_steps': 4, 'inner_batch': 6, 'evaluation_steps': 8, 'evaluation_batch': 6}
+        return cls(network, Classification(), inner_lr=0.02, outer_step=(1.0, 0.5), **steps), spec
+
+    @property
+    def takes_masks(self) -> bool:
+        """Says that tasks of different sizes are not taken: a mini-batch would hold filling."""
+        return False
+
+    def adapts(self, name: str) -> bool:
+        """Says that every weight adapts."""
+        return True
+
+    def inner_problem(self, support_x, support_y, mask, key, steps, training=False):
+        del mask
+        size = self.inner_batch if training else self.evaluation_batch
+        problem = super().inner_problem(support_x, support_y, None, key, steps, training)
+        if not steps:
+            return problem
+        tasks, examples, *_ = sizes(support_x)
+        order = minibatches(key, examples, size, steps)
+        order = tf.broadcast_to(order, [tasks, steps, size])
+        per_class = size / support_y.shape[-1]
+
+        def loss(fast_weights, step, shared):
+            chosen = order[:, step]
+            x, y = (tf.gather(part, chosen, batch_dims=1) for part in (support_x, support_y))
+            outputs = self.network.forward(x, shared | fast_weights)
+            return self.objective.loss(y, outputs, per_class), (outputs, y)
+
+        return problem._replace(loss=loss)
+
+    def meta_gradients(self, task, step):
+        """Returns theta - mean_i theta_i, and the moments' means as the state."""
+        problem = self.inner_problem_of(task, self.inner_steps, training=True)
+        before = tf.cast(step * self.inner_steps, self.compute_dtype)
+        problem = problem._replace(rule=self._adam(before))
+        path = inner_loop(problem, self.inner_steps, stop_grad=True)
+        of_tasks = lambda values: {name: tf.reduce_mean(v, 0) for name, v in values.items()}
+        adapted, moments = of_tasks(path.fast_weights[-1]), of_tasks(path.slots)
+        gradients = [w - adapted[name] for name, w in self.meta_weights.items()]
+        state = {f'moment_{name}': v for name, v in moments.items()}
+        state['steps_taken'] = before + self.inner_steps
+        log = {}
+        for when, (outputs, labels) in zip(('pre', 'post'), path.support_outputs[:: self._last]):
+            per_class = self.inner_batch / labels.shape[-1]
+            log |= self.loss_and_log(when, labels, outputs, per_class)[1]
+        return Update(gradients, log, state)
+
+    def phases(self, outer):
+        """Returns one phase, whose plain gradient descent has the rate epsilon."""
+        start, end = self.outer_step
+        epsilon = keras.optimizers.schedules.PolynomialDecay(
+            start, max(outer.metatrain_iterations, 1), end
+        )
+        optimizer = keras.optimizers.SGD(epsilon)
+        iterations = outer.metatrain_iterations
+        return [Phase('metatrain', iterations, self.meta_gradients, optimizer, outer.spec)]
+
+    def _adam(self, steps_before: tf.Tensor) -> AdamWithoutMomentum:
+        return AdamWithoutMomentum(
+            self.inner_lr, self.beta_2, moments=self.moments, steps_before=steps_before
+        )
+
+    @property
+    def _last(self) -> int:
+        """The stride from the first mini-batch to the last."""
+        return max(self.inner_steps - 1, 1)
+
+
+def define_flags(flags):
+    """Defines the flags of this method."""
+    flags.DEFINE_integer(
+        'reptile_inner_batch', 10, 'reptile: examples of a mini-batch in training', lower_bound=1
+    )
+    flags.DEFINE_integer(
+        'reptile_evaluation_batch',
+        5,
+        'reptile: examples of a mini-batch in evaluation',
+        lower_bound=1,
+    )
+    flags.DEFINE_float(
+        'reptile_outer_step', 1.0, 'reptile: outer step size epsilon at the start', lower_bound=0
+    )
+    flags.DEFINE_float(
+        'reptile_outer_step_end', 0.0, 'reptile: outer step size epsilon at the end', lower_bound=0
+    )

@@ -1,0 +1,156 @@
+"""Evaluates what a command line describes: scores, tables, pictures, exports."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from maml_tf.commands import command_line
+from maml_tf.commands.experiment import Experiment
+from maml_tf.episodes import manifest
+from maml_tf.errors import ArgumentError
+from maml_tf.evaluation import evaluate, pictures, report
+from maml_tf.saving.export import export
+from maml_tf.saving.export_embedding import export_embedding
+from maml_tf.saving.init_from import load_weights
+
+CURVES, POINTS = 3, 200  # tasks in the picture of fits, and points of each curve
+
+
+def run_evaluation(experiment: Experiment) -> None:
+    """Scores the loaded checkpoint on --test_tasks tasks, and writes all that follows from it.
+
+    Raises: UserError where there is nothing to evaluate, or not so many tasks.
+    """
+    flags, directory, learner = experiment.flags, experiment.directory, experiment.learner
+    iteration, origin = _load(experiment)
+    tasks = evaluation_tasks(experiment)
+    protocol = _protocol(experiment, tasks)
+    if flags.write_tasks:
+        manifest.write(flags.write_tasks, tasks, flags.test_tasks, protocol)
+    scores = evaluator(experiment, tasks)(flags.test_tasks)
+    axis = learner.axis(scores.shape[1])
+    spec = experiment.problem.evaluation
+    way = f'{spec.way}-way ' if experiment.row.classification else ''
+    split = 'test' if flags.test_set else 'validation'
+    heading = f'on {len(scores)} {flags.datasource} {split} tasks, {way}{spec.shot}-shot, {origin}'
+    print(report.table(scores, learner.metric, axis, heading))
+    results = report.results(
+        scores,
+        learner.metric,
+        axis,
+        protocol,
+        flags.seed,
+        iteration,
+        command_line.as_dict(flags),
+        command_line.flagfile_of(sys.argv[1:]),
+    )
+    report.write(directory.path, scores, results, flags.update_batch_size, flags.update_lr)
+    _draw(experiment, scores, tasks, f'{way}{spec.shot}-shot')
+    print(f'Pictures and results.json: {directory.path}')
+    _export(experiment, iteration)
+
+
+def evaluation_tasks(experiment: Experiment):
+    """Returns the draw of the evaluation tasks. Raises ArgumentError where there are too few."""
+    flags, spec = experiment.flags, experiment.problem.evaluation
+    if not flags.tasks_file:
+        return experiment.source.tasks(experiment.split, spec, evaluate.TASK_SEED)
+    tasks, count = manifest.read(flags.tasks_file, experiment.source, experiment.split, spec)
+    if count < flags.test_tasks:
+        reason = f'has {count} tasks; say so by --test_tasks={count}'
+        raise ArgumentError('tasks_file', flags.tasks_file, reason)
+    return tasks
+
+
+def evaluator(
+    experiment: Experiment, tasks, steps: int | None = None
+) -> Callable[[int], np.ndarray]:
+    """Returns evaluate(count) -> scores [count, entries], see evaluation/evaluate.py."""
+    learner, spec = experiment.learner, experiment.problem.evaluation
+    chunk = evaluate.chunk(spec)
+    return evaluate.evaluator(learner, tasks, steps, chunk, learner.share(chunk, spec))
+
+
+def _load(experiment: Experiment) -> tuple[int | None, str]:
+    """Loads the weights to evaluate; returns (their iteration, where they come from)."""
+    flags, directory = experiment.flags, experiment.directory
+    if flags.init_from and not flags.train:
+        load_weights(experiment.learner, flags.init_from)
+        directory.path.mkdir(parents=True, exist_ok=True)
+        return None, f'weights of {flags.init_from}'
+    command_line.check_same_model(flags, directory.flags())
+    iteration = directory.restore(-1 if flags.train else flags.test_iter)
+    return iteration, f'iteration {iteration} of {max(iteration, experiment.iterations)}'
+
+
+def _protocol(experiment: Experiment, tasks) -> dict[str, Any]:
+    """Which tasks are evaluated: runs that share it were scored on the same tasks."""
+    flags, row, spec = experiment.flags, experiment.row, experiment.problem.evaluation
+    if row.classification:
+        identity = {'tasks_sha256': manifest.fingerprint(tasks, flags.test_tasks)}
+    else:
+        identity = {name: flags[name].value for name in row.reads}
+    return {
+        'datasource': flags.datasource,
+        'split': experiment.split,
+        'way': spec.way,
+        'shot': spec.shot,
+        'query': spec.query,
+        'task_seed': evaluate.TASK_SEED,
+        **identity,
+    }
+
+
+def _export(experiment: Experiment, iteration: int | None) -> None:
+    """Writes the evaluated learner, and its encoder, as SavedModels where flags ask for them."""
+    flags, learner, problem = experiment.flags, experiment.learner, experiment.problem
+    known = {
+        'inputs': experiment.row.inputs(flags),
+        'iteration': iteration,
+        'flags': command_line.as_dict(flags),
+    }
+    if flags.export_dir:
+        fixed = {}
+        if experiment.row.classification and learner.fixed_way:
+            fixed = {'way': problem.evaluation.way}
+        description = {**fixed, 'transductive': learner.transductive, **known}
+        export(
+            learner,
+            flags.export_dir,
+            problem.input_shape,
+            problem.output_dim,
+            learner.evaluation_steps,
+            description,
+        )
+        print(f'SavedModel: {flags.export_dir}')
+    if flags.export_embedding_dir:
+        export_embedding(learner, flags.export_embedding_dir, problem.input_shape, known)
+        print(f'SavedModel of the embedding: {flags.export_embedding_dir}')
+
+
+def _draw(experiment: Experiment, scores: np.ndarray, tasks, size: str) -> None:
+    """Draws the pictures beside results.json."""
+    flags, learner, path = experiment.flags, experiment.learner, experiment.directory.path
+    kind = f'{flags.algorithm}, {flags.datasource} {size}'
+    pictures.of_scores(
+        path,
+        scores,
+        learner.axis(scores.shape[1]),
+        learner.metric,
+        experiment.directory.metrics(),
+        f'{kind}, {len(scores)} tasks',
+    )
+    if experiment.row.classification:
+        title = f'{kind}: the first {experiment.split} task'
+        pictures.of_image_task(path, learner, tasks, title)
+        return
+    spec, source = experiment.problem.evaluation, experiment.source
+    curves = source.curves(experiment.split, spec, evaluate.TASK_SEED, CURVES, POINTS)
+    if curves is not None:
+        title = (
+            f'{flags.algorithm}: {flags.datasource}, {spec.shot} support points, '
+            f'the first {CURVES} {experiment.split} tasks'
+        )
+        pictures.of_curves(path, learner, curves, learner.evaluation_steps, title)

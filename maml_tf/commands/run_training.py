@@ -1,0 +1,99 @@
+"""Trains what a command line describes."""
+
+import contextlib
+import functools
+
+import tensorflow as tf
+
+from maml_tf.commands import command_line
+from maml_tf.commands.experiment import Experiment
+from maml_tf.commands.run_evaluation import evaluation_tasks, evaluator
+from maml_tf.episodes.task import BatchSpec
+from maml_tf.evaluation import evaluate
+from maml_tf.saving.init_from import load_weights
+from maml_tf.training import distribute
+from maml_tf.training.iterate import Run, iterate
+from maml_tf.training.operations import WholeOp
+from maml_tf.training.phases import Phase
+from maml_tf.training.train import Schedule, train
+
+VALIDATION_TASKS = 100
+
+
+def run_training(experiment: Experiment) -> None:
+    """Trains from the latest checkpoint, or from the start, to the last iteration.
+
+    Raises: UserError for what the data cannot give, or a run that cannot be resumed.
+    """
+    flags, directory, row = experiment.flags, experiment.directory, experiment.row
+    # Whatever the data cannot give is said now, not when a phase or the evaluation comes.
+    draws = {
+        phase.name: experiment.source.tasks(flags.train_on, phase.draws, flags.seed)
+        for phase in experiment.phases
+    }
+    validate = _validator(experiment)
+    evaluation_tasks(experiment)
+    start = _start(experiment)
+    if start >= experiment.iterations:
+        print(f'Finished: {directory.path} has iteration {start} of {experiment.iterations}.')
+        return
+    directory.forget_metrics_after(start)  # Rows of a run killed before its next checkpoint.
+    directory.write_flags(command_line.as_flagfile(flags))
+    schedule = Schedule(
+        iterations_per_call=flags.iterations_per_call or row.iterations_per_call,
+        print_every=row.print_every,
+        validate_every=row.validate_every,
+    )
+    writer = tf.summary.create_file_writer(str(directory.path)) if flags.log else None
+    print(f'Training {flags.algorithm} on {flags.datasource}, results in {directory.path}')
+    with contextlib.closing(writer) if writer else contextlib.nullcontext():
+        train(
+            experiment.phases,
+            functools.partial(_run_of, experiment, draws),
+            schedule,
+            start,
+            directory,
+            experiment.learner.metric,
+            validate,
+            writer,
+        )
+
+
+def _start(experiment: Experiment) -> int:
+    """Loads what there is to start from, and returns its iteration."""
+    flags, directory = experiment.flags, experiment.directory
+    if flags.resume and directory.checkpoints():
+        command_line.check_same_model(flags, directory.flags())
+        start = directory.restore(flags.test_iter)
+        if start < experiment.iterations:
+            print(f'Resuming from iteration {start} of {experiment.iterations} in {directory.path}')
+        return start
+    if flags.init_from:
+        load_weights(experiment.learner, flags.init_from)
+        print(f'Starting from the weights of {flags.init_from}')
+    if old := directory.set_aside():
+        print(f'The earlier run is now {old}')
+    return 0
+
+
+def _run_of(experiment: Experiment, draws, phase: Phase, phase_start: int) -> Run:
+    """Compiles a phase."""
+    learner, strategy = experiment.learner, experiment.strategy
+    op, draw = experiment.ops[phase.name], draws[phase.name]
+    # A batch of plain examples is drawn as one, a meta-batch as so many tasks.
+    tasks = 1 if isinstance(phase.draws, BatchSpec) else experiment.flags.meta_batch_size
+    share = functools.partial(learner.share, spec=experiment.problem.training)
+    if strategy.num_replicas_in_sync > 1 and not isinstance(op, WholeOp):
+        return distribute.iterate(strategy, op, draw, tasks, share, phase_start)
+    at_once = None if isinstance(op, WholeOp) else share(tasks)
+    return iterate(op, draw, tasks, at_once, phase_start)
+
+
+def _validator(experiment: Experiment):
+    """() -> mean validation scores [entries]; None where there is nothing to validate on."""
+    never = experiment.row.validate_every is None
+    if never or experiment.flags.train_on == 'trainval' or 'val' not in experiment.source.splits:
+        return None
+    tasks = experiment.source.tasks('val', experiment.problem.evaluation, evaluate.TASK_SEED)
+    score = evaluator(experiment, tasks, experiment.learner.inner_steps)
+    return lambda: score(VALIDATION_TASKS).mean(0)

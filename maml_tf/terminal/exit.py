@@ -1,0 +1,42 @@
+"""Errors that a user can mend, as one line on the screen and an exit code."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+
+from maml_tf.errors import ArgumentError, UserError
+from maml_tf.terminal.text import shown
+
+
+@contextlib.contextmanager
+def errors_as_one_line(
+    flags: Mapping[str, str] | None = None,
+    file: str = 'file',
+    interrupted: str = 'interrupted',
+) -> Iterator[None]:
+    """Ends the program with one line, and exit code 1, where a user can mend what went wrong.
+
+    That is a UserError, an OSError (a full disk, a directory that may not be written) or Ctrl-C.
+    Any other error is one of the program, and keeps its stack trace. Works as a decorator, too.
+
+    Args:
+      flags: {argument: flag} of the arguments whose flag has another name; an ArgumentError is then
+        printed with its flag. None: with the name of the argument, as of a program without flags.
+      file: what an OSError is about that names no file.
+      interrupted: what is printed after Ctrl-C.
+    Raises: SystemExit.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        _exit(str(error) if flags is None else error.of_flag(flags))
+    except UserError as error:
+        _exit(str(error))
+    except OSError as error:
+        _exit(f'{error.filename or file}: {error.strerror or error}')
+    except KeyboardInterrupt:
+        sys.exit(interrupted)
+
+
+def _exit(message: str) -> None:
+    sys.exit(f'error: {shown(message)}')

@@ -1,0 +1,77 @@
+"""Training ops: one iteration on what was drawn, gradients first, then the step."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from maml_tf.training.phases import Phase, Update
+
+if TYPE_CHECKING:  # Learners train by these ops.
+    from maml_tf.learner import Learner
+
+
+class TrainingOp:
+    """An iteration by gradients: computes an Update, then steps and assigns by it.
+
+    Args:
+      gradients: (task, step) -> Update; `step` is the int64 iteration within the phase.
+    """
+
+    def __init__(
+        self,
+        learner: 'Learner',
+        optimizer: keras.optimizers.Optimizer,
+        gradients: Callable[[Any, tf.Tensor], Update],
+    ):
+        self.gradients, self._optimizer, self._clip = gradients, optimizer, learner.clip_gradients
+        self.xla, self._trained = learner.xla, learner.trainable_variables
+        self._named = learner.named_variables()
+        if not optimizer.built:
+            optimizer.build(self._trained)
+
+    def apply(self, update: Update, replicas: int = 1) -> None:
+        """Steps and assigns by an Update of the whole meta-batch.
+
+        replicas: how many hold the same Update and step together; Keras adds up what they pass.
+        """
+        gradients: Sequence[tf.Tensor] = self._clip(update.gradients)
+        if replicas > 1:
+            gradients = [g / replicas for g in gradients]
+        self._optimizer.apply(gradients, self._trained)
+        for name, value in update.state.items():
+            self._named[name].assign(value)
+
+    def __call__(self, task: Any, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Takes the iteration and returns its log."""
+        update = self.gradients(task, step)
+        self.apply(update)
+        return update.log
+
+
+class WholeOp:
+    """An iteration that a phase takes by itself, see Phase.op."""
+
+    def __init__(self, learner: 'Learner', op: Callable[[Any, tf.Tensor], dict[str, tf.Tensor]]):
+        self._op, self.xla = op, learner.xla
+
+    def __call__(self, drawn: Any, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._op(drawn, step)
+
+
+def op_of(learner: 'Learner', phase: Phase) -> TrainingOp | WholeOp:
+    """Makes the op of a phase."""
+    if phase.op is not None:
+        return WholeOp(learner, phase.op)
+    return TrainingOp(learner, phase.optimizer, phase.gradients)
+
+
+def pretrain_op(learner: 'Learner', optimizer: keras.optimizers.Optimizer) -> TrainingOp:
+    """Steps on the support loss before any inner update (of learners that pretrain)."""
+    return TrainingOp(learner, optimizer, learner.pretrain_gradients)
+
+
+def metatrain_op(learner: 'Learner', optimizer: keras.optimizers.Optimizer) -> TrainingOp:
+    """Steps on the query loss after the inner updates."""
+    return TrainingOp(learner, optimizer, learner.meta_gradients)

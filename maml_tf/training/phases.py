@@ -1,0 +1,91 @@
+"""Phases: the stretches that training consists of, each compiled by itself."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from maml_tf.episodes.task import EpisodeSpec, Spec
+
+
+class Loss(NamedTuple):
+    """A loss and what it leaves behind.
+
+    value: the scalar to minimise.
+    log: {name: scalar} to be shown.
+    state: {name of a variable: its new value}, what is assigned besides the optimizer's step.
+    """
+
+    value: tf.Tensor
+    log: dict[str, tf.Tensor]
+    state: dict[str, tf.Tensor] = {}
+
+
+class Update(NamedTuple):
+    """What one iteration does, before it is done. Every entry is a mean over the tasks it is of.
+
+    The training op averages it over shares of a meta-batch and over replicas, and then steps and
+    assigns: how a meta-batch is spread cannot change what is learnt.
+
+    gradients: one for each trainable variable. log, state: as in Loss.
+    """
+
+    gradients: list[tf.Tensor]
+    log: dict[str, tf.Tensor]
+    state: dict[str, tf.Tensor] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class OuterLoop:
+    """What a command line asks of the training; each learner makes its phases of it.
+
+    spec: of the training episodes.
+    halve_every: iterations after which the outer rate is halved, again and again; None: constant.
+    """
+
+    pretrain_iterations: int
+    metatrain_iterations: int
+    meta_lr: float
+    spec: EpisodeSpec
+    halve_every: int | None = None
+
+    def adam(self) -> keras.optimizers.Optimizer:
+        """Returns a new optimizer of the reference's kind."""
+        return adam(self.meta_lr, self.halve_every)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training.
+
+    name: of its optimizer in checkpoints, and of the phase in messages.
+    iterations: how many it takes.
+    gradients: (drawn, step) -> Update; `step` is the int64 iteration, counted within the phase.
+    optimizer: steps by these gradients; several phases may share one.
+    draws: by what the source draws for it.
+    op: (drawn, step) -> log, a whole iteration of another kind, in place of `gradients` and
+      `optimizer` (a trust region, for example). It is not divided over shares or replicas.
+    title: what its lines on the screen begin with.
+    """
+
+    name: str
+    iterations: int
+    gradients: Callable[[Any, tf.Tensor], Update] | None
+    optimizer: keras.optimizers.Optimizer | None
+    draws: Spec
+    op: Callable[[Any, tf.Tensor], dict[str, tf.Tensor]] | None = None
+    title: str = 'Iteration'
+
+
+def adam(meta_lr: float, halve_every: int | None = None) -> keras.optimizers.Optimizer:
+    """Returns TF1's Adam, whose epsilon is 1e-8 where Keras' default is 1e-7.
+
+    halve_every: iterations after which the rate is halved, again and again; None: it is constant.
+    """
+    if halve_every:
+        meta_lr = keras.optimizers.schedules.ExponentialDecay(
+            meta_lr, halve_every, 0.5, staircase=True
+        )
+    return keras.optimizers.Adam(meta_lr, epsilon=1e-8)
