@@ -5,7 +5,6 @@ import csv
 import json
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -15,12 +14,14 @@ from PIL import Image
 
 from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.commands import adapt, adapted, predictions
+from maml_tf.commands import adapted
+from maml_tf.commands.folders import adapt, photos, predictions
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.reference import FullyConnected
 from maml_tf.objectives import Classification, MeanClassification, Regression
+from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.export import export
-from maml_tf.saving.run_directory import LEARNER, RunDirectory
+from maml_tf.saving.run_directory import RunDirectory
 
 SIDE, WAY, STEPS = 20, 4, 2
 LONG = 'snow leopard, seen from very far away on a cloudy afternoon in the mountains'
@@ -218,13 +219,13 @@ def test_a_metric_learner_takes_any_number_of_classes(tmp_path):
         '--algorithm=prototypical\n--datasource=omniglot\n--num_filters=4\n'
     )
     rng = np.random.default_rng(0)
-    photos = {str(n): rng.random((n, 28, 28, 1), dtype=np.float32) for n in range(1, 8)}
+    support = {str(n): rng.random((n, 28, 28, 1), dtype=np.float32) for n in range(1, 8)}
     images = rng.random((5, 28, 28, 1), dtype=np.float32)
-    found = adapted.adapt(adapted.load(tmp_path), photos).probabilities(images)
+    found = adapted.adapt(adapted.load(tmp_path), support).probabilities(images)
     embed = lambda x: (
         trained.embed(tf.constant(x[np.newaxis]))[0].numpy().reshape(len(x), -1).astype(float)
     )
-    prototypes = np.stack([embed(shots).mean(0) for shots in photos.values()])
+    prototypes = np.stack([embed(shots).mean(0) for shots in support.values()])
     distances = np.square(embed(images)[:, np.newaxis] - prototypes).sum(-1)
     shares = np.exp(distances.min(-1, keepdims=True) - distances)
     np.testing.assert_allclose(found, shares / shares.sum(-1, keepdims=True), atol=1e-4)
@@ -246,7 +247,7 @@ def test_paper_and_ink(tmp_path, ink, invert, inverted):
     for path, paper in zip(paths, (250, 10)):
         Image.new('L', (4, 4), paper).save(path)
     for channels, turned in [(1, inverted), (3, inverted if invert != 'auto' else [False, False])]:
-        read = adapt.Reader(types.SimpleNamespace(input_shape=(4, 4, channels), ink=ink), invert)
+        read = photos.Reader((4, 4, channels), ink, invert)
         values = [255 - paper if turn else paper for paper, turn in zip((250, 10), turned)]
         np.testing.assert_allclose(
             read(paths), np.ones([2, 4, 4, channels]) * np.reshape(values, [2, 1, 1, 1]) / 255

@@ -56,18 +56,3 @@ def test_components_are_there_half_of_the_time_and_uniform():
         assert (
             np.abs(values - np.linspace(0, 1, len(values))).max() < 0.02
         )  # Kolmogorov and Smirnov's
-
-
-def test_bits_are_a_function_of_each_task_alone():
-    images = (np.random.default_rng(0).integers(0, 2, (3, 4, 6, 6, 1))).astype(np.float32)
-    together = affine.bits_of(tf.constant(images)).numpy()
-    assert together.shape == (3, 4, affine.WORDS) and len(np.unique(together)) == together.size
-    for i in (2, 0):
-        np.testing.assert_array_equal(
-            affine.bits_of(tf.constant(images[i : i + 1]))[0], together[i]
-        )
-    compiled = tf.function(affine.bits_of, jit_compile=True)
-    np.testing.assert_array_equal(compiled(tf.constant(images)), together)
-    np.testing.assert_array_equal(affine.bits_of(tf.constant(images, tf.float64)), together)
-    for other in (images[:1, ::-1], images[:1, :, ::-1], 1 - images[:1]):
-        assert (affine.bits_of(tf.constant(other.copy()))[0] != together[0]).numpy().mean() > 0.99

@@ -8,7 +8,8 @@ import tensorflow as tf
 from command import run_maml
 from golden import SHARED
 
-from maml_tf.saving.run_directory import LEARNER, RunDirectory
+from maml_tf.saving.checkpoints import LEARNER
+from maml_tf.saving.run_directory import RunDirectory
 
 SINUSOID = ['--datasource=sinusoid', '--norm=None', '--logdir=logs']
 

@@ -17,7 +17,9 @@ from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.networks.reference import FullyConnected
 from maml_tf.objectives import Classification
-from maml_tf.training.train import adam, iterate, metatrain_op
+from maml_tf.training.iterate import iterate
+from maml_tf.training.operations import metatrain_op
+from maml_tf.training.phases import adam
 
 # The super-classes and their classes as CIFAR-100's authors list them; labels are alphabetical.
 SUPER_CLASSES = {
@@ -194,7 +196,7 @@ def test_a_directory_without_it(load, title, tmp_path):
     with pytest.raises(UserError) as raised:
         load(str(tmp_path))
     message = str(raised.value)
-    assert message.startswith(f'--data_dir={tmp_path}: no prepared CIFAR-100') and title in message
+    assert message.startswith(f'data_dir={tmp_path}: no prepared CIFAR-100') and title in message
     assert (
         f'{tmp_path}/cifar100/3.0.2' in message
         and "tfds.load('cifar100')" in message

@@ -23,10 +23,12 @@ from maml_tf.datasets.raw.memory_map import gathered, memory_mapped
 from maml_tf.datasets.splits import class_names
 from maml_tf.episodes.streaming import on_fresh_tasks
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.reference import FullyConnected
 from maml_tf.objectives import Classification
-from maml_tf.training.train import adam, iterate, metatrain_op
+from maml_tf.training.iterate import iterate
+from maml_tf.training.operations import metatrain_op
+from maml_tf.training.phases import adam
 
 SIDE = 12
 SPLITS = ('train', 'val', 'test')
@@ -173,9 +175,11 @@ def test_streamed_tasks_are_those_of_memory(copy, monkeypatch):
     monkeypatch.setattr(memory_map, 'IN_MEMORY', 0)
     stream = cub(str(copy), SIDE).tasks('test', spec, seed=2)
     assert stream.streams and not draw.streams
-    compiled, in_parts = (on_fresh_tasks(lambda task: task, tasks, 3) for tasks in (draw, stream))
+    compiled, in_parts = (
+        on_fresh_tasks(lambda task, step: task, tasks, 3) for tasks in (draw, stream)
+    )
     for start in tf.constant([0, 3], tf.int64):
-        tasks = zip(draw(start, 3), stream(start, 3), compiled(start), in_parts(start))
+        tasks = zip(draw(start, 3), stream(start, 3), compiled(start, 0), in_parts(start, 0))
         for in_memory, streamed, compiled_in_memory, compiled_streamed in tasks:
             np.testing.assert_array_equal(in_memory, streamed)
             np.testing.assert_array_equal(compiled_in_memory, compiled_streamed)
@@ -237,6 +241,11 @@ def test_a_damaged_image_is_named(tmp_path):
         source.split('train')
 
 
+def test_a_split_that_it_does_not_have():
+    with pytest.raises(ArgumentError, match='^class_split=lake: CUB has cub and cub_meta_dataset$'):
+        cub('anywhere', class_split='lake')
+
+
 @pytest.mark.parametrize('opencv', [None, types.SimpleNamespace(__spec__=1)])
 def test_a_directory_without_it(opencv, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'cv2', opencv)
@@ -244,7 +253,7 @@ def test_a_directory_without_it(opencv, tmp_path, monkeypatch):
         cub(str(tmp_path))
     message = str(raised.value)
     assert message.startswith(
-        f'--data_dir={tmp_path}: no prepared CUB, looked for {tmp_path}/caltech_birds2011/0.2.0'
+        f'data_dir={tmp_path}: no prepared CUB, looked for {tmp_path}/caltech_birds2011/0.2.0'
     )
     assert ('pip install opencv-python-headless && python -c' in message) == (opencv is None)
     assert '\n' not in message and not list(tmp_path.iterdir())

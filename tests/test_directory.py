@@ -11,14 +11,17 @@ import pytest
 from PIL import Image
 
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.datasets import directory as source
 from maml_tf.datasets.directory import directory
-from maml_tf.datasets.raw import memory_map
-from maml_tf.datasets.raw.image_files import class_folders, list_folder, read_image
+from maml_tf.datasets.raw import folder_images, memory_map
+from maml_tf.datasets.raw.folder_split import sizes, split_by_name
+from maml_tf.datasets.raw.image_files import read_image
+from maml_tf.datasets.raw.listing import list_folder
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.networks.reference import FullyConnected
-from maml_tf.training import train
+from maml_tf.training.iterate import iterate
+from maml_tf.training.operations import metatrain_op
+from maml_tf.training.phases import adam
 
 SIDE = 12
 SPEC = EpisodeSpec(way=2, shot=1, query=2)
@@ -112,7 +115,7 @@ def test_what_counts_as_a_class_and_as_an_image(tmp_path):
         '@eaDir',
         'circle',
     }
-    assert class_folders(str(tmp_path)) == listing.classes
+    assert list_folder(str(tmp_path)) == listing
 
 
 def test_names_are_the_same_however_a_system_writes_them(tmp_path):
@@ -126,7 +129,7 @@ def test_names_are_the_same_however_a_system_writes_them(tmp_path):
         listed.append(
             {
                 name: [unicodedata.normalize('NFC', path.name) for path in paths]
-                for name, paths in class_folders(tmp_path / form).items()
+                for name, paths in list_folder(tmp_path / form).classes.items()
             }
         )
     assert list(listed[0].items()) == list(listed[1].items())
@@ -137,7 +140,7 @@ def test_names_are_the_same_however_a_system_writes_them(tmp_path):
     ]
     shutil.move(tmp_path / 'NFD' / unicodedata.normalize('NFD', 'étude'), tmp_path / 'NFC')
     with pytest.raises(UserError) as raised:
-        class_folders(tmp_path / 'NFC')
+        list_folder(tmp_path / 'NFC')
     one_line(raised, 'NFC: two folders are named étude')
 
 
@@ -151,7 +154,7 @@ def test_a_folder_without_classes_is_named(tmp_path):
         ('flat', '1 images, but no folder in it'),
     ):
         with pytest.raises(UserError) as raised:
-            class_folders(tmp_path / path)
+            list_folder(tmp_path / path)
         one_line(raised, f'{tmp_path / path}: {words}')
 
 
@@ -336,11 +339,7 @@ def test_tasks(folder):
             and [path.parent.name for path in query] == np.repeat(classes, 2).tolist()
         )
         assert len({*support, *query}) == 6
-        assert (
-            source.split_by_name(NAMES)[classes[0]]
-            == source.split_by_name(NAMES)[classes[1]]
-            == 'train'
-        )
+        assert split_by_name(NAMES)[classes[0]] == split_by_name(NAMES)[classes[1]] == 'train'
 
 
 def test_the_split_hangs_on_the_names_alone(tmp_path):
@@ -360,19 +359,21 @@ def test_the_split_hangs_on_the_names_alone(tmp_path):
 
 def test_every_number_of_classes_is_split_so_that_each_part_can_give_a_task():
     for count in range(6, 400):
-        sizes = source.sizes(count)
-        assert sum(sizes.values()) == count and min(sizes.values()) >= min(5, count // 3)
-    assert source.sizes(100) == {'train': 64, 'val': 16, 'test': 20}
-    assert source.sizes(15) == {'train': 5, 'val': 5, 'test': 5}
+        of_split = sizes(count).values()
+        assert sum(of_split) == count and min(of_split) >= min(5, count // 3)
+    assert sizes(100) == {'train': 64, 'val': 16, 'test': 20}
+    assert sizes(15) == {'train': 5, 'val': 5, 'test': 5}
     names = [str(number) for number in range(200)]
-    before, after = source.split_by_name(names), source.split_by_name(names[1:])
+    before, after = split_by_name(names), split_by_name(names[1:])
     assert sum(before[name] != after[name] for name in after) <= 2
 
 
 def test_what_is_made_only_lists_the_files(folder, monkeypatch):
     read = []
     monkeypatch.setattr(
-        source, 'read_image', lambda path, *args: read.append(path) or read_image(path, *args)
+        folder_images,
+        'read_image',
+        lambda path, *args: read.append(path) or read_image(path, *args),
     )
     images = directory(folder, SIDE)
     assert not read and images.input_shape == (SIDE, SIDE, 3)
@@ -399,7 +400,7 @@ def test_folders_that_are_split(tmp_path, capsys):
         directory(tmp_path, SIDE, way={'train': 5, 'val': 4, 'test': 4})
     one_line(
         raised,
-        '--num_classes=4: the val split of',
+        'way=4: the val split of',
         'has 3 classes',
         'train 5, val 3, test 4',
         '13 such in all',
@@ -407,7 +408,7 @@ def test_folders_that_are_split(tmp_path, capsys):
     )
     with pytest.raises(UserError) as raised:
         directory(tmp_path, SIDE, split_file='any.csv')
-    one_line(raised, '--split_file', 'split already')
+    one_line(raised, 'split_file=any.csv', 'split already')
     shutil.copytree(tmp_path / 'train' / NAMES[0], tmp_path / 'test' / NAMES[0])
     with pytest.raises(UserError) as raised:
         directory(tmp_path, SIDE)
@@ -432,19 +433,18 @@ def test_too_few_classes(tmp_path):
         '5 classes with images',
         'takes 6, and 15 for 5-way',
         'python -m maml_tf.adapt',
-        f'--support={tmp_path}/set/images',
     )
     with pytest.raises(UserError) as raised:
         directory(tmp_path / 'set')
     one_line(raised, f'1 class with images (do you mean {tmp_path}/set/images')
-    with pytest.raises(UserError, match='--data_dir: name the folder'):
+    with pytest.raises(UserError, match='^data_dir: name the folder'):
         directory(None)
 
 
 def test_small_and_empty_classes_are_left_out_in_one_line(folder, capsys):
     (folder / 'nothing').mkdir()
     save(folder / 'loose.png', pixels(3, 3))
-    split = source.split_by_name(NAMES)
+    split = split_by_name(NAMES)
     train = [name for name in NAMES if split[name] == 'train']
     for name in train[:2]:
         (folder / name / '0.png').unlink()
@@ -462,7 +462,7 @@ def test_small_and_empty_classes_are_left_out_in_one_line(folder, capsys):
         directory(folder, SIDE, way=3, least=4)
     one_line(
         raised,
-        '--num_classes=3: the train split',
+        'way=3: the train split',
         'has 2 classes with 4 images or more',
         'val 4, test 4',
     )
@@ -480,7 +480,7 @@ def streams(request, monkeypatch):
 
 
 def test_files_that_cannot_be_read_are_left_out_and_said(folder, capsys, streams):
-    split = source.split_by_name(NAMES)
+    split = split_by_name(NAMES)
     train = [name for name in NAMES if split[name] == 'train']
     bad = [folder / train[0] / '0.png', folder / train[0] / '3.png', folder / train[2] / '1.png']
     for path in bad:
@@ -510,9 +510,7 @@ def test_files_that_cannot_be_read_are_left_out_and_said(folder, capsys, streams
         assert classes.image_names == [path.name for paths in expected.values() for path in paths]
     with pytest.raises(UserError) as raised:
         directory(folder, SIDE, way=4, least=3).tasks('train', SPEC, 0)
-    one_line(
-        raised, '--num_classes=4: only 3 classes of the train split', '3 images that can be read'
-    )
+    one_line(raised, 'way=4: only 3 classes of the train split', '3 images that can be read')
 
 
 # A set larger than memory
@@ -531,7 +529,7 @@ def test_a_large_set_is_written_once_and_gives_the_same_tasks(folder, monkeypatc
         for whole, part in zip(expected, draw()):
             if whole is not None:
                 np.testing.assert_array_equal(whole, part)
-        monkeypatch.setattr(source, 'read_image', None)
+        monkeypatch.setattr(folder_images, 'read_image', None)
     assert [name.rsplit('.')[-1] for name in cached(folder)] == ['json', 'npy']
 
 
@@ -572,7 +570,9 @@ def test_where_the_folder_cannot_be_written(folder, tmp_path, monkeypatch):
 def test_an_interrupted_reading_leaves_nothing(folder, monkeypatch):
     monkeypatch.setattr(memory_map, 'IN_MEMORY', 0)
     with monkeypatch.context() as patch:
-        patch.setattr(source, 'read_image', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            folder_images, 'read_image', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             directory(folder, SIDE).split('train')
     assert not cached(folder)
@@ -662,7 +662,7 @@ def test_bad_split_file(folder, tmp_path, content, message):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as raised:
         directory(folder, SIDE, path)
-    one_line(raised, message, 'split.csv' if 'val split' not in message else '--split_file')
+    one_line(raised, message, 'split.csv' if 'val split' not in message else 'split file')
 
 
 # Training
@@ -677,9 +677,7 @@ def test_training(folder):
     learner = MAML(
         FullyConnected((6, 6, 3), SPEC.way, (16,), 'batch_norm'), images.objective, inner_lr=0.1
     )
-    run = train.iterate(
-        train.metatrain_op(learner, train.adam(0.01)), images.tasks('train', SPEC, 0), 4
-    )
+    run = iterate(metatrain_op(learner, adam(0.01)), images.tasks('train', SPEC, 0), 4)
     before, after = run(0, 1), run(1, 30)
     assert (
         float(after['post_loss']) < 0.5 * float(before['post_loss'])

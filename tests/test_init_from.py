@@ -6,11 +6,12 @@ import tensorflow as tf
 from golden import GOLDEN_FILES, SHARED, from_file
 
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError
 from maml_tf.networks.reference import ConvNet, FullyConnected
 from maml_tf.objectives import Classification
+from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.init_from import load_weights, reference_names
-from maml_tf.saving.run_directory import LEARNER, RunDirectory
+from maml_tf.saving.run_directory import RunDirectory
 
 RELEASED = SHARED / 'reference' / 'model59000'
 
@@ -56,19 +57,28 @@ def test_own_checkpoints_by_directory_and_by_prefix(tmp_path):
     [
         (
             dict(filters=5),
-            r'conv1 is \[3, 3, 1, 4\] there and \[3, 3, 1, 5\] here. Compare .*--num_filters',
+            r'conv1 is \[3, 3, 1, 4\] there and \[3, 3, 1, 5\] here. Compare .*of filters',
         ),
-        (dict(norm='layer_norm'), 'holds no norm0_gamma.*--norm'),
+        (dict(norm='layer_norm'), 'holds no norm0_gamma.*the normalisation'),
     ],
 )
 def test_other_networks_are_refused_and_left_alone(tmp_path, other, words):
     RunDirectory(tmp_path, {LEARNER: learner().named_variables()}).save(1)
     target = learner(**other)
     before = [v.numpy() for v in target.variables]
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(ArgumentError, match=f'^init_from={tmp_path}: {words}') as error:
         load_weights(target, tmp_path)
+    assert '--' not in str(error.value).replace(str(tmp_path), '')
     for variable, value in zip(target.variables, before):
         np.testing.assert_array_equal(variable, value)
+
+
+@pytest.mark.parametrize(
+    'name, words', [('', 'no checkpoint in this directory'), ('run', 'neither .*run.index')]
+)
+def test_there_is_no_checkpoint(tmp_path, name, words):
+    with pytest.raises(ArgumentError, match=words):
+        load_weights(learner(), tmp_path / name)
 
 
 def test_names_of_the_reference_s_fully_connected_net():

@@ -6,12 +6,19 @@ import tensorflow as tf
 
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import Task
-from maml_tf.inner_loop import inner_loop, read_out_every_step, stack_over_tasks
+from maml_tf.inner_loop import (
+    InnerProblem,
+    adapt_in_graph,
+    inner_loop,
+    read_out_every_step,
+    stack_over_tasks,
+)
 from maml_tf.networks.reference import NORMS, ConvNet, FullyConnected
 from maml_tf.objectives import Classification, Regression
-from maml_tf.update_rules import gradient_descent
+from maml_tf.update_rules import AdamWithoutMomentum, GradientDescent, LearntRates
 
 ALPHA, TASKS, SIZE = 0.1, 3, 4
+STEP = tf.constant(0, tf.int64)
 
 
 @pytest.fixture(scope='module')
@@ -27,13 +34,14 @@ def quadratics():
     )
 
 
-def quadratic_loss(hessians, centres):
-    def loss(weights, step):
-        del step
-        offset = weights['w'] - centres
-        return tf.einsum('ti,tij,tj->t', offset, hessians, offset) / 2, offset
+def quadratic_problem(quadratics, start, rule=GradientDescent(ALPHA), **kwargs):
+    def loss(weights, step, others):
+        del step, others
+        offset = weights['w'] - quadratics['centres']
+        return tf.einsum('ti,tij,tj->t', offset, quadratics['hessians'], offset) / 2, offset
 
-    return loss
+    weights = stack_over_tasks({'w': tf.convert_to_tensor(start)}, TASKS)
+    return InnerProblem(loss, weights, rule, parameters=rule.parameters(), **kwargs)
 
 
 @pytest.mark.parametrize('stop_grad', [False, True])
@@ -46,10 +54,7 @@ def test_meta_gradient_on_quadratics(quadratics, steps, stop_grad):
     )
     theta = tf.Variable(start)
     with tf.GradientTape() as tape:
-        stacked = stack_over_tasks({'w': tf.convert_to_tensor(theta)}, TASKS)
-        adapted = inner_loop(
-            quadratic_loss(hessians, centres), stacked, gradient_descent(ALPHA), steps, stop_grad
-        )
+        adapted = inner_loop(quadratic_problem(quadratics, theta), steps, stop_grad)
         query_loss = tf.reduce_sum(tf.square(adapted.fast_weights[-1]['w'] - goals)) / 2 / TASKS
     expected, expected_weights = np.zeros(SIZE), []
     for hessian, centre, goal in zip(hessians, centres, goals):
@@ -61,17 +66,112 @@ def test_meta_gradient_on_quadratics(quadratics, steps, stop_grad):
     np.testing.assert_allclose(tape.gradient(query_loss, theta), expected, rtol=1e-10)
 
 
-def test_graph_loop_takes_the_same_steps(quadratics):
-    problem = (
-        quadratic_loss(quadratics['hessians'], quadratics['centres']),
-        stack_over_tasks({'w': tf.constant(quadratics['start'])}, TASKS),
-        gradient_descent(ALPHA),
+RULES = {
+    'gradient descent': lambda: GradientDescent(ALPHA),
+    'learnt rates': lambda: LearntRates({'w': tf.Variable(np.linspace(0.02, 0.2, SIZE))}),
+    'Adam': lambda: AdamWithoutMomentum(ALPHA, moments={'w': tf.Variable(np.full(SIZE, 0.3))}),
+}
+
+
+@pytest.mark.parametrize('rule', RULES)
+def test_graph_loops_take_the_same_steps(quadratics, rule):
+    problem = quadratic_problem(quadratics, quadratics['start'], RULES[rule]())
+    unrolled = inner_loop(problem, 4)
+    trajectory = tf.stack([weights['w'] for weights in unrolled.fast_weights])
+    assert np.abs(trajectory[4] - trajectory[3]).max() > 1e-3
+
+    @tf.function(jit_compile=True, autograph=False)
+    def looped():
+        # The rule and the read-out know the step; the loss too, by the same counter.
+        read_out = lambda weights, step: weights['w'] + 1000 * tf.cast(step, tf.float64)
+        return read_out_every_step(problem, 4, read_out), adapt_in_graph(problem, 4)
+
+    read, (weights, slots) = looped()
+    steps = np.arange(5)[:, None, None]
+    np.testing.assert_allclose(read - 1000 * steps, trajectory, rtol=1e-10)
+    np.testing.assert_allclose(weights['w'], trajectory[-1], rtol=1e-12)
+    assert slots.keys() == unrolled.slots.keys()
+    for name, slot in slots.items():
+        np.testing.assert_allclose(slot, unrolled.slots[name], rtol=1e-12)
+
+
+def test_the_loss_knows_the_step_and_slots_go_on(quadratics):
+    """Two loops of two steps, the second with the slots of the first, are one loop of four."""
+    rule = AdamWithoutMomentum(ALPHA)
+    problem = quadratic_problem(quadratics, quadratics['start'], rule)
+    quadratic_loss = problem.loss
+
+    def loss(weights, step, others):
+        losses, outputs = quadratic_loss(weights, step, others)
+        return losses * (tf.cast(step, tf.float64) + 1), outputs
+
+    problem = problem._replace(loss=loss)
+    whole = inner_loop(problem, 4)
+    ratios = [
+        losses / quadratic_loss(weights, step, {})[0]
+        for step, (losses, weights) in enumerate(zip(whole.support_losses, whole.fast_weights))
+    ]
+    np.testing.assert_allclose(ratios, np.tile(np.arange(1.0, 5)[:, None], (1, TASKS)))
+    first = inner_loop(problem, 2)
+
+    def later(weights, step, others):
+        return loss(weights, step + 2, others)
+
+    rule = AdamWithoutMomentum(ALPHA, steps_before=2.0)
+    second = problem._replace(
+        loss=later, rule=rule, weights=first.fast_weights[-1], slots=first.slots
     )
-    unrolled = tf.stack([weights['w'] for weights in inner_loop(*problem, 4).fast_weights])
-    looped = tf.function(read_out_every_step, jit_compile=True)(
-        *problem, 4, lambda weights: weights['w']
+    for end in (inner_loop(second, 2).fast_weights[-1], adapt_in_graph(second, 2)[0]):
+        np.testing.assert_allclose(end['w'], whole.fast_weights[-1]['w'], rtol=1e-12)
+
+
+@pytest.mark.parametrize('seen', [0, 7])
+def test_adam_without_momentum_is_adam_with_beta_1_of_zero(quadratics, seen):
+    """Kingma and Ba 2015, algorithm 1, in NumPy; the moments of earlier steps count as theirs."""
+    rng = np.random.default_rng(seen)
+    lr, beta_2, epsilon, steps = 0.05, 0.9, 1e-8, 5
+    before = rng.random(SIZE) * (seen > 0)
+    rule = AdamWithoutMomentum(lr, beta_2, epsilon, {'w': tf.Variable(before)}, float(seen))
+    problem = quadratic_problem(quadratics, quadratics['start'], rule)
+    ours = inner_loop(problem, steps)
+    weights, moments = np.tile(quadratics['start'], (TASKS, 1)), np.tile(before, (TASKS, 1))
+    for t in range(1, steps + 1):
+        gradients = np.einsum(
+            'tij,tj->ti', quadratics['hessians'], weights - quadratics['centres']
+        )
+        moments = beta_2 * moments + (1 - beta_2) * gradients**2
+        corrected = moments / (1 - beta_2 ** (seen + t))
+        # TensorFlow's epsilon is added before the correction: 1e-8 of it matters to nothing here.
+        weights = weights - lr * gradients / (np.sqrt(corrected) + epsilon)
+        np.testing.assert_allclose(ours.fast_weights[t]['w'], weights, rtol=1e-6)
+    np.testing.assert_allclose(ours.slots['w'], moments, rtol=1e-12)
+
+
+def test_adam_without_momentum_is_tensorflow_s_adam_to_the_last_digits(quadratics):
+    """The bias correction is of the rate, so that epsilon counts as in TF1's and Keras' Adam."""
+    lr, beta_2, epsilon, steps = 0.05, 0.99, 0.1, 4
+    rule = AdamWithoutMomentum(lr, beta_2, epsilon)
+    ours = inner_loop(quadratic_problem(quadratics, quadratics['start'], rule), steps)
+    weights, moments = np.tile(quadratics['start'], (TASKS, 1)), np.zeros((TASKS, SIZE))
+    for t in range(1, steps + 1):
+        gradients = np.einsum(
+            'tij,tj->ti', quadratics['hessians'], weights - quadratics['centres']
+        )
+        moments = beta_2 * moments + (1 - beta_2) * gradients**2
+        rate = lr * np.sqrt(1 - beta_2**t)
+        weights = weights - rate * gradients / (np.sqrt(moments) + epsilon)
+        np.testing.assert_allclose(ours.fast_weights[t]['w'], weights, rtol=1e-12)
+
+
+def test_learnt_rates_are_one_for_every_entry(quadratics):
+    rates = np.linspace(-0.05, 0.2, SIZE)
+    rule = LearntRates({'w': tf.Variable(rates)})
+    problem = quadratic_problem(quadratics, quadratics['start'], rule)
+    ours = inner_loop(problem, 1).fast_weights[1]['w']
+    gradients = np.einsum(
+        'tij,tj->ti', quadratics['hessians'], quadratics['start'] - quadratics['centres']
     )
-    np.testing.assert_allclose(looped, unrolled, rtol=1e-12)
+    np.testing.assert_allclose(ours, quadratics['start'] - rates * gradients, rtol=1e-12)
 
 
 NETWORKS = {
@@ -102,8 +202,8 @@ def test_meta_gradient_agrees_with_finite_differences(network, norm, objective):
     for variable in learner.trainable_variables:  # Zero biases would sit on ReLU's kink.
         variable.assign(variable + rng.normal(size=variable.shape) * 0.3)
     task = random_task(network.input_shape, 3, objective, rng)
-    gradients = tf.function(learner.meta_gradients, autograph=False)(task)[0]
-    loss = tf.function(lambda: learner.meta_loss(task)[0], autograph=False)
+    gradients = tf.function(learner.meta_gradients, autograph=False)(task, STEP).gradients
+    loss = tf.function(lambda: learner.meta_loss(task, STEP).value, autograph=False)
     scale = max(np.abs(g).max() for g in gradients)
     for variable, gradient in zip(learner.trainable_variables, gradients):
         direction = rng.normal(size=variable.shape)
@@ -123,8 +223,7 @@ def test_convolution_bias_before_batch_norm_has_no_meta_gradient():
     rng = np.random.default_rng(2)
     network = NETWORKS['strided conv']('batch_norm')
     learner = MAML(network, Classification(), inner_lr=0.4, inner_steps=1, dtype='float64')
-    gradients, _ = learner.meta_gradients(
-        random_task(network.input_shape, 3, Classification(), rng)
-    )
+    task = random_task(network.input_shape, 3, Classification(), rng)
+    gradients = learner.meta_gradients(task, STEP).gradients
     by_name = {v.name: np.abs(g).max() for v, g in zip(learner.trainable_variables, gradients)}
     assert max(by_name[f'b{i}'] for i in (1, 2, 3, 4)) < 1e-12 * by_name['conv1']

@@ -12,13 +12,16 @@ from command import ROOT
 from PIL import Image
 from test_directory import NAMES, pixels, save, truncate, write_classes
 
-from maml_tf.commands import inspect_folder
-from maml_tf.datasets.directory import directory, split_by_name
+from maml_tf.commands.folders import advice, inspect_folder, report
+from maml_tf.datasets.directory import directory
+from maml_tf.datasets.raw.folder_split import split_by_name
 
 
 def inspect(folder, capsys, expect=0):
     """{label: [texts of the rows]} of what is printed; what follows the rows is under ''."""
-    assert inspect_folder.main([str(folder)]) == expect
+    with pytest.raises(SystemExit) as ended:
+        inspect_folder.main([str(folder)])
+    assert ended.value.code == expect
     printed, rows, label = capsys.readouterr(), {}, None
     assert not printed.err
     for line in filter(None, printed.out.splitlines()):
@@ -40,7 +43,7 @@ def test_a_good_folder(folder, capsys):
     assert rows['classes'] == ['15'] and rows['images'] == ['300']
     assert rows['per class'][0] == '20 to 20, median 20'
     assert [text.split() for text in rows['per class'][1:]] == [
-        ['20', 'to', '49', '#' * inspect_folder.BAR, '15']
+        ['20', 'to', '49', '#' * report.BAR, '15']
     ]
     assert rows['pixels'] == ['12x12 (285), 36x24 (15)'] and rows['colours'] == [
         'RGB (285), grey (15)'
@@ -141,10 +144,10 @@ def test_the_way_that_the_classes_allow(tmp_path, capsys, classes, way):
 
 def test_the_queries_that_most_classes_have_images_for():
     classes = {str(i): [None] * count for i, count in enumerate((2, 5, 9, 12, 12, 12, 30, 40))}
-    assert inspect_folder.train_query(classes, 5) == 8  # six of eight classes
-    assert inspect_folder.train_query(classes, 7) == 4
-    assert inspect_folder.train_query(classes, 8) == 1
-    assert inspect_folder.train_query({str(i): [None] * 40 for i in range(9)}, 5) == 15
+    assert advice.train_query(classes, 5) == 8  # six of eight classes
+    assert advice.train_query(classes, 7) == 4
+    assert advice.train_query(classes, 8) == 1
+    assert advice.train_query({str(i): [None] * 40 for i in range(9)}, 5) == 15
 
 
 def test_a_folder_that_is_split(tmp_path, capsys):

@@ -1,5 +1,6 @@
-"""Keras models inside MAML: finite differences, the task-stacked networks, and what must be
-refused."""
+"""Keras models as networks of MAML, against finite differences and the task-stacked networks."""
+
+import json
 
 import keras
 import numpy as np
@@ -9,12 +10,14 @@ from keras import layers
 
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import Task
-from maml_tf.errors import UserError
-from maml_tf.networks.keras_network import ExactNormalization, KerasNetwork
+from maml_tf.errors import ArgumentError
+from maml_tf.networks.exact_normalisation import ExactNormalization
+from maml_tf.networks.keras_network import KerasNetwork
+from maml_tf.networks.network import Network
 from maml_tf.networks.reference import ConvNet, FullyConnected
 from maml_tf.objectives import Classification
 
-WAY = 3
+WAY, STEP = 3, tf.constant(0, tf.int64)
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +103,7 @@ def graph(function, **kwargs):
 
 
 def meta_gradients(learner, task, **kwargs):
-    return [g.numpy() for g in graph(learner.meta_gradients, **kwargs)(task)[0]]
+    return [g.numpy() for g in graph(learner.meta_gradients, **kwargs)(task, STEP).gradients]
 
 
 def assert_close(actual, expected, tolerance=1e-9):
@@ -113,7 +116,10 @@ def assert_close(actual, expected, tolerance=1e-9):
 def assert_finite_differences(learner, task, moves, epsilon=1e-6):
     """Along one random direction per entry of `moves`, each a list of places of the variables that
     it moves."""
-    gradients, loss = meta_gradients(learner, task), graph(lambda: learner.meta_loss(task)[0])
+    gradients, loss = (
+        meta_gradients(learner, task),
+        graph(lambda: learner.meta_loss(task, STEP).value),
+    )
     variables, rng = learner.trainable_variables, np.random.default_rng(3)
     scale = max(np.abs(g).max() for g in gradients)
     for moved in moves:
@@ -174,7 +180,8 @@ def test_tasks_do_not_touch_each_other():
         for unroll in (True, False)
     )
     one_task = graph(unrolled.meta_gradients)
-    one_by_one = [one_task(task.map(lambda part: part[t : t + 1]))[0] for t in range(3)]
+    alone = [task.map(lambda part: part[t : t + 1]) for t in range(3)]
+    one_by_one = [one_task(task, STEP).gradients for task in alone]
     expected = [np.mean(gradients, axis=0) for gradients in zip(*one_by_one)]
     assert_close(meta_gradients(unrolled, task), expected)
     assert_close(meta_gradients(looped, task), expected)
@@ -246,7 +253,7 @@ def test_meta_learning_leaves_the_model_as_it_was():
         learner.trainable_variables, model.trainable_variables, strict=True
     ):
         np.testing.assert_array_equal(meta_weight, weight)
-    gradients, _ = learner.meta_gradients(task)
+    gradients = learner.meta_gradients(task, STEP).gradients
     keras.optimizers.SGD(1.0).apply(gradients, learner.trainable_variables)
     assert np.abs(learner.trainable_variables[0] - before[0]).max() > 1e-3
     for weight, value in zip(model.get_weights(), before, strict=True):
@@ -293,33 +300,6 @@ def test_numbers_of_tasks_and_examples_may_be_unknown(model):
     assert_close(outputs, learner.query_outputs(task))
 
 
-@pytest.mark.parametrize(
-    'norm',
-    [
-        lambda: layers.BatchNormalization(axis=1),
-        lambda: layers.LayerNormalization(axis=[1, -1]),
-        lambda: layers.GroupNormalization(3),
-        lambda: layers.GroupNormalization(2, axis=1, scale=False),
-    ],
-)
-def test_exact_normalization_differs_from_keras_in_its_derivatives_only(norm):
-    norm, x = norm(), random_task((4, 6)).support_x[0]
-    exact = ExactNormalization(norm)
-    exact.build(x.shape)
-    shaken(exact)
-    np.testing.assert_allclose(
-        exact(x), norm(x, training=True) if 'batch' in norm.name else norm(x), rtol=1e-9
-    )
-
-
-def test_masked_steps_do_not_enter_batch_statistics():
-    norm, x = layers.BatchNormalization(), random_task((4, 6)).support_x[0]
-    mask = tf.constant([[True, True, False, False], [True, True, True, False]] * 3)
-    np.testing.assert_allclose(
-        ExactNormalization(norm)(x, mask=mask), norm(x, training=True, mask=mask), rtol=1e-5
-    )
-
-
 class Subclassed(keras.Model):
     """Its `call` takes no `training`."""
 
@@ -329,10 +309,6 @@ class Subclassed(keras.Model):
 
     def call(self, x):
         return self.out(self.norm(self.hidden(x)))
-
-
-class OwnBatchNormalization(keras.layers.BatchNormalization):
-    pass
 
 
 def built(model):
@@ -350,33 +326,97 @@ def test_subclassed_model_that_wraps_its_normalization():
 
 
 @pytest.mark.parametrize(
+    'model, shapes',
+    [
+        (mlp, ((5,), WAY)),
+        (cnn, ((7, 7, 2), WAY)),
+        (lstm, ((4, 2), WAY)),
+        (lambda: built(Subclassed(layers.Activation('relu'))), ((5,), WAY)),
+        (lambda: built(keras.Sequential([layers.Dense(4)])), ((5,), 4)),
+    ],
+)
+def test_the_sizes_are_the_models(model, shapes):
+    network = KerasNetwork(model())
+    assert isinstance(network, Network) and not network.light and network.norm == 'batch_norm'
+    assert (network.input_shape, network.output_dim) == shapes
+
+
+def normalised_at_last():
+    return keras.Sequential([keras.Input((3,)), layers.Dense(2), layers.BatchNormalization()])
+
+
+def nested():
+    """Its last layer stands in a model inside the model."""
+    x = inputs = keras.Input((5,))
+    head = keras.Sequential([keras.Input((4,)), layers.Dense(6), layers.Dense(WAY, name='head')])
+    return keras.Model(inputs, layers.Softmax()(head(layers.Dense(4)(x))))
+
+
+@pytest.mark.parametrize(
+    'model, head',
+    [
+        (mlp, ['w2_dense_kernel', 'w3_dense_bias']),
+        (cnn, ['w7_dense_kernel', 'w8_dense_bias']),
+        (lstm, ['w3_dense_kernel', 'w4_dense_bias']),
+        (nested, ['w4_head_kernel', 'w5_head_bias']),
+        (normalised_at_last, ['w0_dense_kernel', 'w1_dense_bias']),
+        (lambda: built(Subclassed(layers.Dense(4))), ['w4_dense_kernel', 'w5_dense_bias']),
+    ],
+)
+def test_the_head_is_the_last_layer_with_weights(model, head):
+    """By names that do not depend on what else the process has made."""
+    network = KerasNetwork(model())
+    assert [name for name in network.construct_weights(0) if network.is_head(name)] == head
+
+
+@keras.saving.register_keras_serializable('tests')
+def is_first(name):
+    return name.startswith('w0_')
+
+
+def test_predicates_may_be_given():
+    network = KerasNetwork(mlp(), adapted=is_first, is_head=is_first)
+    names = list(network.construct_weights(0))
+    for says in (network.adapted, network.is_head):
+        assert [name for name in names if says(name)] == names[:1]
+
+
+@pytest.mark.parametrize('predicate', [None, is_first])
+def test_saved_and_made_again(predicate):
+    network = KerasNetwork(cnn(), predicate, unroll_tasks=False, is_head=predicate)
+    saved = json.dumps(keras.saving.serialize_keras_object(network))
+    again = keras.saving.deserialize_keras_object(json.loads(saved))
+    weights, x = network.construct_weights(0), random_task((7, 7, 2)).support_x
+    assert list(again.construct_weights(0)) == list(weights) and not again.unroll_tasks
+    assert all(again.is_head(name) == network.is_head(name) for name in weights)
+    assert all(again.adapted(name) == network.adapted(name) for name in weights)
+    np.testing.assert_allclose(again.forward(x, weights), network.forward(x, weights))
+
+
+@pytest.mark.parametrize(
     'model, message',
     [
         (lambda: keras.Sequential([layers.Dense(WAY)]), 'not built'),
         (lambda: keras.Model(*[[keras.Input((2,)), keras.Input((2,))]] * 2), '2 inputs'),
         (lambda: built(Subclassed(layers.BatchNormalization())), 'wrap it'),
-        (lambda: built(keras.Sequential([Subclassed(layers.LayerNormalization())])), 'wrap it'),
-        (
-            lambda: built(keras.Sequential([layers.Dense(WAY), OwnBatchNormalization()])),
-            'OwnBatchNormalization',
-        ),
-        (
-            lambda: keras.Sequential(
-                [keras.Input((4, 5)), layers.TimeDistributed(layers.BatchNormalization())]
-            ),
-            'wrap it',
-        ),
     ],
-    ids=[
-        'unbuilt',
-        'two inputs',
-        'subclassed model',
-        'subclassed inside',
-        'subclassed layer',
-        'time distributed',
-    ],
+    ids=['unbuilt', 'two inputs', 'normalisation'],
 )
 def test_refused(model, message):
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(ArgumentError, match=message) as error:
         KerasNetwork(model())
-    assert '\n' not in str(error.value)
+    assert error.value.argument == 'model' and '\n' not in str(error.value)
+
+
+class TwoInputs(keras.Model):
+    """A subclassed model of two tensors."""
+
+    def call(self, first, second):
+        return first + second
+
+
+def test_a_subclassed_model_of_two_inputs_is_refused():
+    model = TwoInputs()
+    model(np.zeros((1, 5)), np.zeros((1, 5)))
+    with pytest.raises(ArgumentError, match='several inputs'):
+        KerasNetwork(model)

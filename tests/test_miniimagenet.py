@@ -15,7 +15,7 @@ from golden import SHARED
 from raw_files import Calls, decoded, dump, replace, truncate, write_image
 
 from maml_tf.datasets.miniimagenet import MiniImagenet, miniimagenet
-from maml_tf.datasets.raw.images import load_arrays
+from maml_tf.datasets.raw.pickles import load_arrays
 from maml_tf.datasets.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
@@ -173,7 +173,7 @@ BAD = {
     'no such folder': (
         'folders',
         lambda at: shutil.rmtree(at),
-        '--manual_dir={folder}: no miniImageNet, looked for',
+        'manual_dir={folder}: no miniImageNet, looked for',
     ),
     'a layout without test': (
         'cache',

@@ -99,22 +99,27 @@ def test_pixels_are_nearest_neighbour_samples(source, some_drawings):
 @needs_data
 @pytest.mark.parametrize(
     'convention',
-    [Convention('lake', side=105), Convention('vinyals', side=20, ink='dark', resize='lanczos')],
-    ids=lambda convention: f'{convention.split}-{convention.side}',
+    [
+        Convention('lake', image_size=105),
+        Convention('vinyals', image_size=20, ink='dark', resize='lanczos'),
+    ],
+    ids=lambda convention: f'{convention.class_split}-{convention.image_size}',
 )
 def test_other_conventions(convention, some_drawings):
     source = omniglot(str(DATA), convention)
-    assert [len(source.split(split).sizes) for split in source.splits] == SIZES[convention.split]
-    size = (convention.side, convention.side)
+    assert [len(source.split(split).sizes) for split in source.splits] == SIZES[
+        convention.class_split
+    ]
+    size = (convention.image_size, convention.image_size)
     for name, drawing in some_drawings:
         small = (
             drawing
-            if convention.side == 105
+            if convention.image_size == 105
             else np.asarray(Image.fromarray(drawing).resize(size, Image.Resampling.LANCZOS))
         )
         expected = 255 - small if convention.ink == 'bright' else small
         assert any(np.array_equal(expected, image) for image in images_of(source, name))
-    if convention.split == 'lake':
+    if convention.class_split == 'lake':
         with pytest.raises(UserError, match='--class_split.*no val classes, only train and test'):
             source.tasks('val', EpisodeSpec(5, 1, 1), 0)
 
@@ -148,7 +153,7 @@ def test_rotations_as_classes_quadruple_them(source):
 
 def test_the_same_pixels_in_another_process(source):
     program = (
-        'import zlib, numpy as np; from maml_tf import quiet; quiet.import_tensorflow(); '
+        'import zlib, numpy as np; from maml_tf.terminal import quiet; quiet.import_tensorflow(); '
         'from maml_tf.datasets.omniglot import omniglot; from maml_tf.episodes.task import '
         'EpisodeSpec; '
         f'task = omniglot({str(DATA)!r}).tasks("test", EpisodeSpec(5, 1, 1), 1)(7, 2); '

@@ -18,12 +18,14 @@ from raw_files import Calls, decoded, dump, replace, truncate, write_image
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.datasets import tieredimagenet
 from maml_tf.datasets.raw import images as raw_images
-from maml_tf.datasets.raw import manual_builder
+from maml_tf.datasets.raw import manual_builder, pickles
 from maml_tf.datasets.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.networks.reference import FullyConnected
-from maml_tf.training.train import adam, iterate, metatrain_op
+from maml_tf.training.iterate import iterate
+from maml_tf.training.operations import metatrain_op
+from maml_tf.training.phases import adam
 
 SPLITS = ('train', 'val', 'test')
 # {split: [(class, super-category)]}
@@ -285,18 +287,18 @@ def test_a_few_steps_of_maml(source):
 
 def with_labels(folder, split='test', **changes):
     path = folder / f'{split}_labels.pkl'
-    content = raw_images.load_arrays(path) | changes
+    content = pickles.load_arrays(path) | changes
     replace(path, pickle.dumps({key: value for key, value in content.items() if value is not None}))
 
 
 def changed(folder, key, place, value, split='test'):
-    values = list(raw_images.load_arrays(folder / f'{split}_labels.pkl')[key])
+    values = list(pickles.load_arrays(folder / f'{split}_labels.pkl')[key])
     values[place] = value
     with_labels(folder, split, **{key: values})
 
 
 def with_image(folder, image):
-    content = raw_images.load_arrays(path := folder / 'test_images_png.pkl')
+    content = pickles.load_arrays(path := folder / 'test_images_png.pkl')
     replace(path, pickle.dumps([image, *content[1:]]))
 
 
@@ -306,7 +308,7 @@ def with_array(folder, **arrays):
 
 
 def replace_last_class(folder):
-    places = raw_images.load_arrays(folder / 'test_labels.pkl')['label_specific']
+    places = pickles.load_arrays(folder / 'test_labels.pkl')['label_specific']
     with_labels(folder, label_specific=np.where(places == 159, 158, places))
 
 
@@ -317,7 +319,7 @@ BAD = {
     'no such folder': (
         'folders',
         shutil.rmtree,
-        '--manual_dir={folder}: no tieredImageNet, looked for',
+        'manual_dir={folder}: no tieredImageNet, looked for',
     ),
     'a split is missing': (
         'published',

@@ -1,0 +1,112 @@
+"""The paired difference of two runs, and the runs that cannot be compared."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from command import ROOT
+
+from maml_tf.commands.compare import compare, main, scores
+from maml_tf.errors import UserError
+from maml_tf.evaluation import report
+from maml_tf.objectives import ACCURACY, SQUARED_ERROR, Axis
+
+RNG = np.random.default_rng(0)
+STEPS = Axis('gradient steps', (0, 1, 2))
+PROTOCOL = {'split': 'test', 'way': 5, 'tasks_sha256': 'ac406b10606b274c'}
+
+
+def run(path, values, metric=ACCURACY, axis=STEPS, **protocol):
+    """An evaluated run directory with these scores [tasks, entries]."""
+    path.mkdir()
+    content = report.results(values, metric, axis, PROTOCOL | protocol, 0, 20, {'algorithm': 'x'})
+    report.write(path, values, content, 1, 0.4)
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two runs on the same 400 tasks; b is better by 0.1 on each, give or take 0.01."""
+    a = RNG.normal(0.5, 0.1, (400, 3))
+    b = a[:, -1:] + RNG.normal(0.1, 0.01, (400, 1))
+    return run(tmp_path / 'a', a), run(tmp_path / 'b', b, axis=Axis('gradient steps', (0,)))
+
+
+def test_the_difference_is_paired(pair, capsys):
+    main([str(path) for path in reversed(pair)])
+    line = capsys.readouterr().out
+    assert line.startswith('accuracy ') and 'on the same 400 tasks: difference 1' in line
+    half = float(line.split('± ')[1].split('%')[0])
+    assert half == pytest.approx(100 * 1.96 * 0.01 / 20, rel=0.1), 'not that of the two means, 1.4'
+
+
+def test_entries_are_chosen_by_their_value(pair):
+    _, first = scores(pair[0], 0)
+    _, last = scores(pair[0])
+    _, two = scores(pair[0], 2)
+    np.testing.assert_array_equal(last, two)
+    assert not np.array_equal(first, two)
+    with pytest.raises(UserError, match='a: evaluated at gradient steps 0, 1, 2, not 3'):
+        scores(pair[0], 3)
+
+
+def test_other_tasks_are_refused(tmp_path, pair):
+    values = RNG.normal(0.5, 0.1, (400, 3))
+    others = {
+        'not on the same tasks: protocol has way 5 and 20': run(tmp_path / 'c', values, way=20),
+        'protocol has tasks_sha256 .*ac406b10606b274c and f00': run(
+            tmp_path / 'd', values, tasks_sha256='f00'
+        ),
+        'protocol has dimension None and 3': run(tmp_path / 'e', values, dimension=3),
+        'not alike: tasks is 400 and 300': run(tmp_path / 'f', values[:300]),
+        'not alike: metric is accuracy and loss': run(tmp_path / 'g', values, SQUARED_ERROR),
+    }
+    for message, other in others.items():
+        with pytest.raises(UserError, match=message):
+            compare(scores(pair[0]), scores(other))
+
+
+def test_a_run_without_a_protocol_is_refused(pair):
+    path = pair[0] / 'results.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'protocol': None}))
+    with pytest.raises(UserError, match='results.json: does not say its protocol'):
+        scores(pair[0])
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda text: text[: text.rindex('\n', 0, -1)] + '\n', 'has 399 tasks with 3 scores each'),
+        (lambda text: text + '0.1,0.2,0.3\n', 'has 401 tasks'),
+        (
+            lambda text: '\n'.join(line.rpartition(',')[0] for line in text.splitlines()),
+            'has 400 tasks with 2 scores each, results.json 400 tasks with 3',
+        ),
+        (lambda text: text[:-30], 'scores.csv: broken'),
+        (lambda text: '', 'scores.csv: broken'),
+        (lambda text: text.replace('\n0.', '\nnan,0.5,nan\n0.', 1)[:-1], 'has 401 tasks'),
+    ],
+)
+def test_scores_that_are_not_those_of_the_results_are_refused(pair, change, message):
+    path = pair[0] / 'scores.csv'
+    path.write_text(change(path.read_text()))
+    with pytest.raises(UserError, match=message):
+        scores(pair[0])
+
+
+def test_scores_that_are_not_finite_have_no_difference(tmp_path):
+    values = RNG.normal(0.5, 0.1, (10, 3))
+    values[4, 2] = np.nan
+    path = run(tmp_path / 'c', values)
+    with pytest.raises(UserError, match='c: 1 of 10 tasks have no finite score'):
+        scores(path)
+    assert np.isfinite(scores(path, 1)[1]).all()
+
+
+def test_the_command_says_what_is_missing(tmp_path):
+    command = [sys.executable, '-m', 'maml_tf.compare', str(tmp_path), str(tmp_path)]
+    missing = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    assert missing.returncode == 1 and len(missing.stderr.splitlines()) == 1
+    assert missing.stderr.startswith('error: ') and 'results.json' in missing.stderr
