@@ -4,6 +4,7 @@ from maml_tf.terminal import quiet
 
 if __name__ == '__main__':
     quiet.import_tensorflow()  # Quietly, before anything else imports it.
-    from maml_tf.commands.contact_sheet import main
+    from maml_tf.commands import contact_sheet
 
-    main()
+    __doc__ = contact_sheet.__doc__  # absl's --help prints it.
+    contact_sheet.main()

@@ -132,6 +132,8 @@ def inner_step(
         losses, outputs = problem.loss(weights, step, problem.others)
         total = tf.reduce_sum(losses)
     gradients = tape.gradient(total, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    # Of a lookup TensorFlow gives slices, which rules cannot compute with.
+    gradients = {name: tf.convert_to_tensor(g) for name, g in gradients.items()}
     if stop_grad:
         gradients = {name: tf.stop_gradient(g) for name, g in gradients.items()}
     weights, slots = problem.rule(weights, gradients, slots, problem.parameters, step)

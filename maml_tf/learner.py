@@ -11,7 +11,7 @@ from maml_tf.objectives import Axis, Metric, Objective
 from maml_tf.saving.configuration import Configured
 from maml_tf.saving.variables import named
 from maml_tf.training.keras_steps import KerasSteps
-from maml_tf.training.phases import Loss, OuterLoop, Phase, Update
+from maml_tf.training.phases import Loss, OuterLoop, Phase, Update, adam
 
 State = dict[str, tf.Tensor]
 
@@ -141,6 +141,10 @@ class Learner(Configured, KerasSteps, keras.Model):
             )
         ]
 
+    def outer_optimizer(self) -> keras.optimizers.Optimizer:
+        """Returns the optimizer of `compile` where none is given."""
+        return adam(1e-3)
+
     def clip_gradients(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
         """Bounds the meta-batch's gradients, one per trainable variable, before the step."""
         return gradients
@@ -159,7 +163,8 @@ class Learner(Configured, KerasSteps, keras.Model):
             [variable.value for variable in self.trainable_variables],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
-        return Update(gradients, log, state)
+        # Of a lookup TensorFlow gives slices, which cannot be averaged over shares and replicas.
+        return Update([tf.convert_to_tensor(g) for g in gradients], log, state)
 
     def query_loss(self, task: Task, outputs: tf.Tensor, state: State | None = None) -> Loss:
         """Returns the Loss of query predictions [tasks, query, out]."""

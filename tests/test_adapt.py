@@ -14,8 +14,7 @@ from PIL import Image
 
 from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.commands import adapted
-from maml_tf.commands.folders import adapt, photos, predictions
+from maml_tf.commands.folders import adapt, adapted, photos, predictions, trained
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.reference import FullyConnected
 from maml_tf.objectives import Classification, MeanClassification, Regression
@@ -90,7 +89,7 @@ class Setting:
                 saved, root / name, (SIDE, SIDE, 1), WAY, STEPS, {'transductive': mode, **INPUTS}
             )
 
-    def by_hand(self, trained):
+    def by_hand(self, reference):
         """Probabilities [query, classes]: photos of smaller classes repeated, the fourth output
         left out."""
         most = max(PHOTOS.values())
@@ -100,8 +99,8 @@ class Setting:
             for path in ([path for path, its in self.support if its == name] * most)[:most]
         ]
         support_y = np.eye(WAY, dtype=np.float32)[np.arange(len(PHOTOS)).repeat(most)][np.newaxis]
-        state = trained.adapt(self.drawings.stack(paths), tf.constant(support_y), STEPS)
-        logits = trained.predict_query(state, self.drawings.stack(path for path, _ in self.query))
+        state = reference.adapt(self.drawings.stack(paths), tf.constant(support_y), STEPS)
+        logits = reference.predict_query(state, self.drawings.stack(path for path, _ in self.query))
         return tf.nn.softmax(logits[0, :, : len(PHOTOS)]).numpy()
 
     def run(self, init_from, directory, *options):
@@ -213,17 +212,17 @@ def test_the_adapted_classifier_needs_tensorflow_alone(setting, tmp_path):
 def test_a_metric_learner_takes_any_number_of_classes(tmp_path):
     """Seven classes of one to seven photos, none repeated, through a learner that was trained
     5-way."""
-    trained = Prototypical(conv4((28, 28, 1), 4), MeanClassification())
-    RunDirectory(tmp_path, {LEARNER: trained.named_variables()}).save(1)
+    saved = Prototypical(conv4((28, 28, 1), 4), MeanClassification())
+    RunDirectory(tmp_path, {LEARNER: saved.named_variables()}).save(1)
     (tmp_path / 'flags.txt').write_text(
         '--algorithm=prototypical\n--datasource=omniglot\n--num_filters=4\n'
     )
     rng = np.random.default_rng(0)
     support = {str(n): rng.random((n, 28, 28, 1), dtype=np.float32) for n in range(1, 8)}
     images = rng.random((5, 28, 28, 1), dtype=np.float32)
-    found = adapted.adapt(adapted.load(tmp_path), support).probabilities(images)
+    found = adapted.adapt(trained.load(tmp_path), support).probabilities(images)
     embed = lambda x: (
-        trained.embed(tf.constant(x[np.newaxis]))[0].numpy().reshape(len(x), -1).astype(float)
+        saved.embed(tf.constant(x[np.newaxis]))[0].numpy().reshape(len(x), -1).astype(float)
     )
     prototypes = np.stack([embed(shots).mean(0) for shots in support.values()])
     distances = np.square(embed(images)[:, np.newaxis] - prototypes).sum(-1)
@@ -349,5 +348,5 @@ def test_nothing_to_do(setting):
 
 
 def test_a_run_takes_the_steps_of_its_evaluation(setting):
-    trained = adapted.load(setting.root / 'run')
-    assert trained.steps == 10 and trained.way == WAY and not trained.transductive
+    loaded = trained.load(setting.root / 'run')
+    assert loaded.steps == 10 and loaded.way == WAY and not loaded.transductive

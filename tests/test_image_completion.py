@@ -304,6 +304,6 @@ def test_completion_of_celeba(prepared):
 
 
 def test_no_celeba(tmp_path):
-    with pytest.raises(UserError, match='--data_dir=.*no prepared CelebA'):
+    with pytest.raises(UserError, match='^data_dir=.*no prepared CelebA'):
         celeba(tmp_path / 'nowhere')
     assert not list(tmp_path.iterdir())

@@ -183,14 +183,21 @@ def test_what_cannot_be_trained_on(tmp_path, capsys):
     )
 
 
+def run(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, text=True, capture_output=True)
+
+
+@pytest.mark.parametrize('command', ['inspect_folder', 'adapt'])
+def test_help_starts_without_tensorflow(command):
+    printed = run('-X', 'importtime', '-m', f'maml_tf.{command}', '--help')
+    assert printed.returncode == 0 and f'usage: python -m maml_tf.{command}' in printed.stdout
+    assert 'maml_tf.commands' in printed.stderr and 'tensorflow' not in printed.stderr
+
+
 def test_the_command_starts_without_tensorflow(folder):
-    run = lambda *arguments: subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, text=True, capture_output=True
-    )
     printed = run('-X', 'importtime', '-m', 'maml_tf.inspect_folder', str(folder))
     assert printed.returncode == 0 and 'To train' in printed.stdout
     assert 'PIL.Image' in printed.stderr and 'tensorflow' not in printed.stderr
-    assert 'usage' in run('-m', 'maml_tf.inspect_folder', '--help').stdout
     printed = run('-m', 'maml_tf.inspect_folder', str(folder / NAMES[0]))
     assert (
         printed.returncode == 1

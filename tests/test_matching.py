@@ -7,10 +7,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from test_conformance import source_for
-from test_prototypical import CLASSES, SIDE, WAY, check_gradient, float64, one_hot, random_task
+from test_prototypical import (
+    CLASSES,
+    SIDE,
+    STEP,
+    WAY,
+    check_gradient,
+    float64,
+    one_hot,
+    random_task,
+)
 
-from maml_tf.algorithms.metric.matching import TEMPERATURES, Matching
-from maml_tf.networks.context_embeddings import FullContext, pseudo_random_order
+from maml_tf.algorithms.metric.matching import TEMPERATURES, Matching, random_order
+from maml_tf.networks.context_embeddings import FullContext
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import MeanClassification
 
@@ -20,6 +29,13 @@ FEATURES = 6
 def make(**kwargs):
     keras.utils.set_random_seed(0)
     return Matching(conv4((SIDE, SIDE, 1), 4), MeanClassification(), **kwargs)
+
+
+def with_keys(task, seed=0):
+    """The task with random keys."""
+    tasks = task.support_x.shape[0]
+    keys = np.random.default_rng(seed).integers(0, 2**32, (tasks, 2), dtype=np.uint32)
+    return task._replace(key=tf.constant(keys))
 
 
 def weights_of(lstm):
@@ -109,15 +125,14 @@ def test_context_of_queries_against_numpy_step_by_step(context):
 
 
 def test_whole_learner_with_context_against_numpy():
-    """Embeddings in, probabilities out, in the order that the images decide; the state is in the
-    order given."""
-    learner, task = make(fce=True), random_task(np.random.default_rng(3))
+    """Embeddings in, probabilities out, in the order that the tasks' keys decide; the state is in
+    the order given."""
+    learner, task = make(fce=True), with_keys(random_task(np.random.default_rng(3)))
     outputs = learner.query_outputs(task)[0].numpy()
-    attention = learner.attention(
-        learner.adapt(task.support_x, task.support_y), task.query_x
-    ).numpy()
-    order = pseudo_random_order(task.support_x, task.support_y).numpy()
-    assert (order != np.arange(5)).any()
+    state = learner.adapt(task.support_x, task.support_y, key=task.key)
+    attention = learner.resemblance(state, task.query_x).numpy()
+    order = random_order(task.support_y, task.key).numpy()
+    assert (order[0] != order[1]).any()
     layer = learner.context
     for i in range(2):
         support, queries = (
@@ -141,44 +156,58 @@ def test_whole_learner_with_context_against_numpy():
 )
 def test_gradient_agrees_with_finite_differences(kwargs):
     with float64():
-        check_gradient(make(**kwargs), random_task(np.random.default_rng(4), np.float64))
+        task = with_keys(random_task(np.random.default_rng(4), np.float64))
+        check_gradient(make(**kwargs), task)
 
 
-def test_pseudo_random_order():
-    """A function of the set and not of its order, the filling last; over many sets every place is
-    as likely."""
-    rng = np.random.default_rng(5)
-    images = (rng.random((300, 6, 8, 8, 1)) < 0.2).astype(np.float32)
+def test_random_order():
+    """A function of each task's key; over many keys every place is as likely."""
     labels = np.tile(one_hot([0, 1, 2, 0, 1, 2]), (300, 1, 1))
-    orders = pseudo_random_order(tf.constant(images), tf.constant(labels)).numpy()
+    keys = np.random.default_rng(5).integers(0, 2**32, (300, 2), dtype=np.uint32)
+    orders = random_order(tf.constant(labels), tf.constant(keys)).numpy()
     assert (np.sort(orders, axis=1) == np.arange(6)).all()
     counts = np.stack([(orders == k).sum(0) for k in range(6)])
-    assert (
-        np.square(counts - 50).sum() / 50 < 60
-    )  # chi squared with 25 degrees of freedom: 59.2 is 1 in 10000.
-    shuffle = rng.permutation(6)
-    shuffled = pseudo_random_order(tf.constant(images[:, shuffle]), tf.constant(labels)).numpy()
-    np.testing.assert_array_equal(shuffle[shuffled], orders)
-    # Not a fixed ranking of the images: beside others, two of them may change places.
-    before = [np.argsort(order)[0] < np.argsort(order)[1] for order in orders]
-    images[:, 5] = rng.random((300, 8, 8, 1)) < 0.2
-    after = pseudo_random_order(tf.constant(images), tf.constant(labels)).numpy()
-    swapped = np.mean(
-        [(np.argsort(order)[0] < np.argsort(order)[1]) != was for order, was in zip(after, before)]
-    )
-    assert 0.4 < swapped < 0.6
+    # chi squared with 25 degrees of freedom: 59.2 is 1 in 10000.
+    assert np.square(counts - 50).sum() / 50 < 60
+    alone = random_order(tf.constant(labels[7:9]), tf.constant(keys[7:9])).numpy()
+    np.testing.assert_array_equal(alone, orders[7:9])
+    compiled = tf.function(random_order, jit_compile=True)
+    np.testing.assert_array_equal(compiled(tf.constant(labels), tf.constant(keys)), orders)
+
+
+def test_filling_is_read_last_and_changes_the_order_of_nothing_else():
+    labels = np.tile(one_hot([0, 1, 2, 0, 1, 2]), (50, 1, 1))
+    keys = tf.constant(np.random.default_rng(6).integers(0, 2**32, (50, 2), dtype=np.uint32))
+    full = random_order(tf.constant(labels), keys).numpy()
     labels[:, 3] = 0
-    filled = pseudo_random_order(tf.constant(images), tf.constant(labels)).numpy()
+    filled = random_order(tf.constant(labels), keys).numpy()
     assert (filled[:, -1] == 3).all()
-    alone = pseudo_random_order(
-        tf.constant(np.delete(images, 3, 1)), tf.constant(np.delete(labels, 3, 1))
-    ).numpy()
-    np.testing.assert_array_equal(np.delete(np.arange(6), 3)[alone], filled[:, :5])
+    np.testing.assert_array_equal(filled[:, :5], full[full != 3].reshape(50, 5))
+
+
+def test_tasks_made_by_hand_are_all_shuffled_alike():
+    order = random_order(tf.constant(np.tile(one_hot([0, 1, 2, 0, 1, 2]), (3, 1, 1)))).numpy()
+    assert (order == order[0]).all() and (order[0] != np.arange(6)).any()
+    assert (np.sort(order[0]) == np.arange(6)).all()
+
+
+def test_the_key_decides_how_the_support_set_is_read():
+    """In adaptation and in training, with context alone."""
+    task = random_task(np.random.default_rng(7))
+    for fce in (True, False):
+        learner, predictions, losses = make(fce=fce), [], []
+        for seed in (1, 1, 2):
+            keyed = with_keys(task, seed)
+            predictions.append(np.array(learner.query_outputs(keyed)))
+            losses.append(float(learner.meta_loss(keyed, STEP).value))
+        np.testing.assert_array_equal(predictions[0], predictions[1])
+        assert losses[0] == losses[1]
+        assert (np.abs(predictions[0] - predictions[2]).max() > 1e-5) == fce
+        assert (abs(losses[0] - losses[2]) > 1e-6) == fce
 
 
 def test_how_much_the_order_of_reading_matters():
-    """The dependence that the pseudo-random order takes away: changes of the probabilities over ten
-    orders."""
+    """Why the order is drawn: changes of the probabilities over ten orders."""
     keras.utils.set_random_seed(0)
     learner, spec = Matching.tiny()
     task = source_for(learner, spec).tasks('test', spec, 0)(0, 8)

@@ -14,13 +14,14 @@ import tensorflow as tf
 from maml_tf.algorithms.metric.prototypical import COSINE_SCALE, Prototypical
 from maml_tf.algorithms.metric.zero_shot import ZeroShotPrototypical
 from maml_tf.episodes.task import Task
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import embedding_plots
 from maml_tf.networks.encoders import BatchNorm, conv4
 from maml_tf.objectives import MeanClassification, Regression
 from maml_tf.saving.export_embedding import export_embedding
 
 WAY, SIDE = 3, 16
+STEP = tf.constant(0, tf.int64)
 # Of the support examples, -1 for filling.
 CLASSES = {'all': [0, 2, 1, 1, 2], 'filling': [0, -1, 1, -1, 2], 'absent': [2, -1, 0, 0, -1]}
 
@@ -34,6 +35,14 @@ def random_task(rng, dtype=np.float32, tasks=2):
     images = lambda n: tf.constant(rng.random((tasks, n, SIDE, SIDE, 1)).astype(dtype))
     labels = lambda classes: tf.constant(np.tile(one_hot(classes), (tasks, 1, 1)).astype(dtype))
     return Task(images(5), labels([0, 2, 1, 1, 2]), images(4), labels([2, 0, 1, 1]))
+
+
+def assign_state(learner, task):
+    """Assigns what training on a task leaves behind, as the training op does; returns it."""
+    state = learner.meta_loss(task, STEP).state
+    for name, value in state.items():
+        learner.named_variables()[name].assign(value)
+    return state
 
 
 @pytest.fixture(scope='module')
@@ -66,17 +75,20 @@ def test_outputs_and_loss_against_numpy(learner, distance, classes):
     mask = query_labels.max(-1)
     loss = learner.objective.loss(query_labels[None], outputs[None], 1, mask[None])
     np.testing.assert_allclose(loss[0], oracle.nll(expected, query_labels[:, there]), rtol=1e-5)
-    accuracy = learner.objective.metric(query_labels[None], outputs[None], 1, mask[None])
+    accuracy = learner.objective.score(query_labels[None], outputs[None], 1, mask[None])
     assert float(accuracy[0]) == pytest.approx(oracle.accuracy(expected, query_labels[:, there]))
 
 
 def numpy_encoder(learner, images):
     """The encoder in evaluation, layer by layer."""
-    x, values = images, {name: np.array(value) for name, value in learner.named_variables().items()}
+    variables = learner.named_variables()
+    x, values = images, {name: np.array(value) for name, value in variables.items()}
     for block in '1234':
-        x = oracle.conv2d_same(x, values[f'conv{block}_kernel'], values[f'conv{block}_bias'])
+        x = oracle.conv2d_same(
+            x, *(values[f'encoder_conv{block}_{name}'] for name in ('kernel', 'bias'))
+        )
         norm = [
-            values[f'norm{block}_{name}']
+            values[f'encoder_norm{block}_{name}']
             for name in ('moving_mean', 'moving_variance', 'gamma', 'beta')
         ]
         # The paper's order; the encoder's, pooling before ReLU, is to be the same.
@@ -87,7 +99,7 @@ def numpy_encoder(learner, images):
 def test_whole_learner_against_numpy(learner):
     """From pixels to outputs, after training has moved the running averages."""
     rng, learner.distance = np.random.default_rng(2), 'euclidean'
-    learner.meta_loss(random_task(rng))
+    assign_state(learner, random_task(rng))
     task = random_task(rng)
     outputs = learner.query_outputs(task)[0].numpy()
     for i in range(2):
@@ -126,8 +138,8 @@ def check_gradient(learner, task, probes=2, step=1e-6):
     """Some entries of every variable's gradient against central differences of the meta-loss, in
     float64."""
     rng = np.random.default_rng(0)
-    gradients = learner.meta_gradients(task)[0]
-    loss = tf.function(lambda: learner.meta_loss(task)[0], autograph=False)
+    gradients = learner.meta_gradients(task, STEP).gradients
+    loss = tf.function(lambda: learner.meta_loss(task, STEP).value, autograph=False)
     for variable, gradient in zip(learner.trainable_variables, gradients):
         value, gradient = np.array(variable), np.array(gradient)
         for place in rng.integers(0, value.size, probes):
@@ -177,17 +189,35 @@ def test_batch_norm_equals_kerass_and_pytorchs_averages():
         np.testing.assert_allclose(ours[6], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_running_averages_move_once_a_task_and_only_in_training(learner):
-    task = random_task(np.random.default_rng(5))
-    moving = learner.encoder.get_layer('norm1').moving_mean
-    start = np.array(moving)
-    learner.meta_loss(task)
-    together = np.array(moving)
-    moving.assign(start)
-    for i in range(2):
-        learner.meta_loss(task.map(lambda x: x[i : i + 1]))
-    np.testing.assert_allclose(moving, together, rtol=1e-5)
-    assert np.abs(together - start).max() > 1e-4
+def test_running_averages_are_those_that_keras_would_assign(learner):
+    """Of one task: the encoder in training mode, on its support set and its queries together."""
+    task = random_task(np.random.default_rng(5), tasks=1)
+    names = [name for name in learner.named_variables() if 'moving' in name]
+    before = {name: np.array(learner.named_variables()[name]) for name in names}
+    state = learner.meta_loss(task, STEP).state
+    assert sorted(state) == sorted(names) and len(names) == 8
+    for name, old in before.items():
+        np.testing.assert_array_equal(learner.named_variables()[name], old)
+        assert np.abs(state[name] - old).max() > 1e-4
+    learner.encoder(tf.concat([task.support_x[0], task.query_x[0]], 0), training=True)
+    for name in names:
+        np.testing.assert_allclose(state[name], learner.named_variables()[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_a_meta_batch_moves_running_averages_by_the_mean_of_its_tasks(learner, masked):
+    task = random_task(np.random.default_rng(6), tasks=3)
+    if masked:  # Other examples count in each task.
+        masks = np.ones((3, 9), np.float32)
+        masks[[0, 1, 2], [1, 4, 7]] = 0
+        support_y, query_y = task.support_y * masks[:, :5, None], task.query_y * masks[:, 5:, None]
+        task = Task(task.support_x, support_y, task.query_x, query_y, masks[:, :5], masks[:, 5:])
+    together = learner.meta_loss(task, STEP).state
+    alone = [learner.meta_loss(task.map(lambda x: x[i : i + 1]), STEP).state for i in range(3)]
+    for name, value in together.items():
+        values = [state[name] for state in alone]
+        np.testing.assert_allclose(value, np.mean(values, axis=0), rtol=1e-5)
+        assert np.ptp(values, axis=0).max() > 1e-6
 
 
 def test_transductive_batch_norm_sees_the_other_queries(learner):
@@ -212,8 +242,10 @@ def test_parameters_of_the_published_encoder():
 
 def test_regression_is_refused():
     flags = types.SimpleNamespace(algorithm='prototypical', datasource='sinusoid', num_filters=8)
-    with pytest.raises(UserError, match='--datasource=sinusoid'):
-        Prototypical.from_flags(flags, types.SimpleNamespace(input_shape=(1,)), Regression())
+    problem = types.SimpleNamespace(input_shape=(1,), objective=Regression())
+    with pytest.raises(ArgumentError, match='Prototypical') as error:
+        Prototypical.from_flags(flags, problem)
+    assert error.value.of_flag({}).startswith('--datasource=sinusoid: ')
 
 
 def test_exported_embedding(learner, tmp_path):
@@ -271,15 +303,15 @@ def test_zero_shot():
         )
     optimizer, test = keras.optimizers.Adam(3e-3), draw(50)
     optimizer.build(learner.trainable_variables)
-    before = np.mean(learner.query_metrics(test)[1])
+    before = np.mean(learner.query_scores(test)[1])
 
     @tf.function(autograph=False)
     def step(task):
-        optimizer.apply(learner.meta_gradients(task)[0], learner.trainable_variables)
+        optimizer.apply(learner.meta_gradients(task, STEP).gradients, learner.trainable_variables)
 
     for _ in range(300):
         step(draw())
-    assert np.mean(learner.query_metrics(test)[1]) > 0.9 > 0.5 > before
+    assert np.mean(learner.query_scores(test)[1]) > 0.9 > 0.5 > before
 
 
 def test_projection_keeps_what_two_directions_hold():

@@ -12,11 +12,12 @@ import tensorflow as tf
 from maml_tf.algorithms.metric import zero_shot_relation
 from maml_tf.algorithms.metric.relation import CLIP, Relation
 from maml_tf.episodes.task import Task
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError
 from maml_tf.objectives import Classification, Regression, RelationScores
 
 RNG = np.random.default_rng(0)
 EPSILON = 1e-5
+STEP = tf.constant(0, tf.int64)
 
 
 @pytest.fixture
@@ -45,6 +46,15 @@ def small_learner(side=22, transductive=True):
     return learner
 
 
+def layers_of(learner):
+    """Every variable by the name of its layer, whichever network that is in."""
+    parts = ('encoder_', 'relation_module_')
+    values = {}
+    for name, variable in learner.named_variables().items():
+        values[name.removeprefix(parts[0]).removeprefix(parts[1])] = variable.numpy()
+    return values
+
+
 def test_parameter_counts():
     count = lambda variables: sum(int(np.prod(v.shape)) for v in variables)
     for shape, of_encoder, of_relation, maps in [
@@ -55,13 +65,11 @@ def test_parameter_counts():
         assert count(learner.encoder.trainable_variables) == of_encoder
         assert count(learner.trainable_variables) == of_encoder + of_relation
         assert learner.encoder.output_shape == (None, maps, maps, 64)
-    kernels = {
-        name: v.numpy() for name, v in learner.named_variables().items() if name.endswith('kernel')
-    }
+    values = layers_of(learner)
     for i in range(1, 7):
-        assert kernels[f'conv{i}_kernel'].std() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
-    assert kernels['fc1_kernel'].std() == pytest.approx(0.01, rel=0.05)
-    assert (learner.named_variables()['fc1_bias'].numpy() == 1).all()
+        assert values[f'conv{i}_kernel'].std() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
+    assert values['fc1_kernel'].std() == pytest.approx(0.01, rel=0.05)
+    assert (values['fc1_bias'] == 1).all()
 
 
 def normalised(x, weights, number, running):
@@ -106,21 +114,48 @@ def plain_scores(weights, task, running, unpadded=False):
 def test_both_networks_equal_the_loops(side, transductive, float64):
     """46 pixels a side leave maps of 10, which the relation module does not pad."""
     learner, task = small_learner(side, transductive), task_of(side, 2, 1 if side == 46 else 2, 1)
-    weights = {name: v.numpy() for name, v in learner.named_variables().items()}
+    weights = layers_of(learner)
     expected = plain_scores(weights, task, running=not transductive, unpadded=side == 46)
     outputs = learner.query_outputs(task)[-1]
     np.testing.assert_allclose(tf.sigmoid(outputs)[0], expected, rtol=1e-8)
     np.testing.assert_allclose(
-        learner.query_metrics(task)[0][0, 0],
+        learner.query_scores(task)[0][0, 0],
         oracle.relation_mse(expected, task.query_y[0]),
         rtol=1e-8,
     )
+    loss = learner.meta_loss(task, STEP)
     if transductive:  # Training uses the same statistics.
-        loss = oracle.relation_mse(expected, task.query_y[0])
-        np.testing.assert_allclose(learner.meta_loss(task)[0], loss, rtol=1e-8)
-    after = {name: v.numpy() for name, v in learner.named_variables().items()}
-    moved = {name for name in weights if (weights[name] != after[name]).any()}
-    assert all('moving' in name for name in moved) and bool(moved) == transductive
+        np.testing.assert_allclose(
+            loss.value, oracle.relation_mse(expected, task.query_y[0]), rtol=1e-8
+        )
+    for name, value in layers_of(learner).items():
+        np.testing.assert_array_equal(value, weights[name])
+    averages = {name: v for name, v in learner.named_variables().items() if 'moving' in name}
+    assert loss.state.keys() == averages.keys() and len(averages) == 12
+    for name, value in averages.items():
+        assert (loss.state[name] != value).numpy().any()
+
+
+def test_running_averages_are_those_that_keras_would_assign(float64):
+    """Of one task: the encoder on the support set, then on the queries, then the pairs."""
+    learner, task = small_learner(), task_of(22, 2, 2, 1)
+    state = learner.meta_loss(task, STEP).state
+    maps = [learner.encoder(x[0], training=True) for x in (task.support_x, task.query_x)]
+    class_maps = learner.summarise(maps[0][None], task.support_y)['class_maps']
+    pairs = learner.pair_convolution(class_maps, maps[1][None])[0]
+    learner.relation(tf.reshape(pairs, [-1, *pairs.shape[2:]]), training=True)
+    for name, value in state.items():
+        np.testing.assert_allclose(value, learner.named_variables()[name], rtol=1e-9)
+
+
+def test_a_meta_batch_moves_running_averages_by_the_mean_of_its_tasks(float64):
+    learner, task = small_learner(), task_of(22, 2, 2, 1, tasks=3)
+    together = learner.meta_loss(task, STEP).state
+    alone = [learner.meta_loss(task.map(lambda x: x[i : i + 1]), STEP).state for i in range(3)]
+    for name, value in together.items():
+        values = [state[name] for state in alone]
+        np.testing.assert_allclose(value, np.mean(values, axis=0), rtol=1e-9)
+        assert np.ptp(values, axis=0).max() > 1e-6
 
 
 def test_maps_are_summed_over_shots_and_absent_classes_come_last(float64):
@@ -178,10 +213,11 @@ def test_filling_counts_for_nothing(transductive, float64):
     np.testing.assert_allclose(
         learner.query_outputs(filled)[..., :4, :2], learner.query_outputs(small), rtol=1e-8
     )
-    np.testing.assert_allclose(
-        learner.query_metrics(filled), learner.query_metrics(small), rtol=1e-8
-    )
-    np.testing.assert_allclose(learner.meta_loss(filled)[0], learner.meta_loss(small)[0], rtol=1e-8)
+    np.testing.assert_allclose(learner.query_scores(filled), learner.query_scores(small), rtol=1e-8)
+    ours, theirs = (learner.meta_loss(task, STEP) for task in (filled, small))
+    np.testing.assert_allclose(ours.value, theirs.value, rtol=1e-8)
+    for name, value in theirs.state.items():
+        np.testing.assert_allclose(ours.state[name], value, rtol=1e-8)
 
 
 def test_each_network_is_clipped_by_itself():
@@ -214,8 +250,8 @@ def test_each_network_is_clipped_by_itself():
 
 def test_gradient_agrees_with_finite_differences(float64):
     learner, task = small_learner(), task_of(22, 3, 2, 2, tasks=2)
-    gradients = tf.function(learner.meta_gradients, autograph=False)(task)[0]
-    loss = tf.function(lambda: learner.meta_loss(task)[0], autograph=False)
+    gradients = tf.function(learner.meta_gradients, autograph=False)(task, STEP).gradients
+    loss = tf.function(lambda: learner.meta_loss(task, STEP).value, autograph=False)
     scale = max(np.abs(g).max() for g in gradients)
     for variable, gradient in zip(learner.trainable_variables, gradients):
         direction, value = np.asarray(RNG.normal(size=variable.shape)), variable.numpy()
@@ -234,15 +270,21 @@ def test_from_flags():
     flags = lambda transductive: types.SimpleNamespace(
         algorithm='relation', datasource='omniglot', num_filters=4, transductive=transductive
     )
+    problem = lambda side, objective: types.SimpleNamespace(
+        input_shape=(side, side, 1), objective=objective
+    )
     make = lambda side, objective=Classification(), transductive=None: Relation.from_flags(
-        flags(transductive), types.SimpleNamespace(input_shape=(side, side, 1)), objective
+        flags(transductive), problem(side, objective)
     )
     assert make(28).transductive and make(28, transductive=True).transductive
     assert not make(28, transductive=False).transductive
-    with pytest.raises(UserError, match='--image_size=20'):
-        make(20)
-    with pytest.raises(UserError, match='--datasource=omniglot'):
-        make(28, Regression())
+    for arguments, message in [
+        ((20,), '--image_size=20: '),
+        ((28, Regression()), '--datasource=omniglot: '),
+    ]:
+        with pytest.raises(ArgumentError) as error:
+            make(*arguments)
+        assert error.value.of_flag({}).startswith(message)
 
 
 def test_zero_shot_scores_and_loss(float64):

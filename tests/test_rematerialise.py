@@ -7,14 +7,21 @@ import tensorflow as tf
 
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import Task
+from maml_tf.inner_loop import InnerProblem, adapt_in_graph, inner_loop
 from maml_tf.networks.keras_network import KerasNetwork
 from maml_tf.networks.reference import ConvNet, FullyConnected
 from maml_tf.objectives import Classification, Regression
 from maml_tf.rematerialise import rematerialised_inner_loop
-from maml_tf.update_rules import gradient_descent
+from maml_tf.update_rules import (
+    AdamWithoutMomentum,
+    GradientDescent,
+    LearntRates,
+    UpdateRule,
+)
 
 RNG = np.random.default_rng(0)
 ALPHA, TASKS, SIZE, STEPS = 0.1, 3, 4, 3
+STEP = tf.constant(0, tf.int64)
 
 
 @pytest.mark.parametrize('stop_grad', [False, True])
@@ -31,9 +38,8 @@ def test_quadratics_in_closed_form(stop_grad):
 
     with tf.GradientTape() as tape:
         tape.watch([weights, others])
-        adapted = rematerialised_inner_loop(
-            loss, weights, others, gradient_descent(ALPHA), STEPS, stop_grad
-        )['w']
+        problem = InnerProblem(loss, weights, GradientDescent(ALPHA), others)
+        adapted = rematerialised_inner_loop(problem, STEPS, stop_grad)[0]['w']
         total = tf.reduce_sum((adapted - goal) ** 2) / 2
     to_weights, to_others = tape.gradient(
         total, [weights['w'], others['c']], unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -47,6 +53,187 @@ def test_quadratics_in_closed_form(stop_grad):
         np.testing.assert_allclose(to_weights[t], through @ (end - goal))
         expected_to_others += (np.eye(SIZE) - through) @ (end - goal)
     np.testing.assert_allclose(to_others, expected_to_others, atol=1e-12)
+
+
+class LearntMomentum(UpdateRule):
+    """A velocity with a learnt decay, and a learnt rate for every step."""
+
+    def __init__(self, decay=0.6, rates=(0.1, 0.2, 0.05)):
+        self._decay, self._rates = np.float64(decay), np.array(rates)
+
+    def parameters(self):
+        return {'decay': tf.constant(self._decay), 'rates': tf.constant(self._rates)}
+
+    def start(self, weights):
+        return {name: tf.zeros_like(w) for name, w in weights.items()}
+
+    def __call__(self, weights, gradients, slots, parameters, step):
+        rate = tf.gather(parameters['rates'], step)
+        slots = {name: parameters['decay'] * slots[name] + g for name, g in gradients.items()}
+        return {name: w - rate * slots[name] for name, w in weights.items()}, slots
+
+
+def learnt_rates():
+    rng = np.random.default_rng(2)
+    shapes = {'w': (SIZE,), 'u': (2, SIZE)}
+    return LearntRates({name: tf.Variable(rng.uniform(-0.1, 0.3, s)) for name, s in shapes.items()})
+
+
+RULES = {
+    'gradient descent': lambda: GradientDescent(ALPHA),
+    'learnt rates': learnt_rates,
+    'learnt momentum': LearntMomentum,
+    'Adam': lambda: AdamWithoutMomentum(ALPHA, beta_2=0.7, steps_before=2.0),
+}
+
+
+def curved_problem(rule, slots='given'):
+    """Losses whose curvature differs by task and step and depends on everything."""
+    rng = np.random.default_rng(3)
+    shapes = {'w': (TASKS, SIZE), 'u': (TASKS, 2, SIZE)}
+    draw = lambda **kinds: {name: tf.constant(rng.normal(size=s)) for name, s in kinds.items()}
+    x = tf.constant(rng.normal(size=(TASKS, 5, SIZE)))
+    weights, others = draw(**shapes), draw(c=(SIZE,), scale=(TASKS, 1))
+
+    def loss(weights, step, others):
+        hidden = tf.tanh(tf.einsum('tnd,thd->tnh', x, weights['u']))
+        outputs = tf.einsum('tnd,td->tn', x, weights['w'] - others['c'])
+        outputs += tf.reduce_prod(hidden, -1) * others['scale']
+        losses = tf.reduce_mean(tf.math.softplus(outputs) + tf.square(outputs) / 4, -1)
+        return losses * (1 + tf.cast(step, tf.float64) / 2), outputs
+
+    start = {name: tf.abs(s) + 0.1 for name, s in draw(**shapes).items()}
+    given = start if slots == 'given' and rule.start(weights) else None
+    return InnerProblem(loss, weights, rule, others, rule.parameters(), given)
+
+
+def lookup_problem():
+    """Losses that read rows of the weights and of the others, whose gradients are sparse."""
+    rng = np.random.default_rng(4)
+    rows = tf.constant([0, 2, 2])
+    table, shared = rng.normal(size=(5, TASKS)), rng.normal(size=(4, TASKS))
+
+    def loss(weights, step, others):
+        outputs = tf.gather(weights['w'], rows) * tf.gather(others['c'], rows)
+        return tf.reduce_sum(tf.sin(outputs), 0), outputs
+
+    return InnerProblem(
+        loss, {'w': tf.constant(table)}, LearntMomentum(), {'c': tf.constant(shared)},
+        LearntMomentum().parameters(),
+    )  # fmt: skip
+
+
+def end_of(problem, loop, stop_grad=False):
+    """A number that all of the weights and slots at the end of a loop go into."""
+    end = loop(problem, STEPS, stop_grad)
+    last = end if isinstance(end, tuple) and len(end) == 2 else (end.fast_weights[-1], end.slots)
+    return tf.add_n(
+        [tf.reduce_sum(tf.sin(v + i)) for i, v in enumerate(tf.nest.flatten(last))]
+    )
+
+
+def inputs_of(problem):
+    """{what of a problem derivatives reach: {name: tensor}}."""
+    given = {
+        'weights': problem.weights,
+        'slots': problem.slots or {},
+        'others': problem.others,
+        'parameters': problem.parameters,
+    }
+    return {kind: values for kind, values in given.items() if values}
+
+
+def derivatives(problem, loop, stop_grad=False):
+    """As `inputs_of`, of `end_of`."""
+    inputs = inputs_of(problem)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        end = end_of(problem, loop, stop_grad)
+    gradients = tape.gradient(end, inputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    dense = {
+        kind: {name: tf.convert_to_tensor(g) for name, g in of_kind.items()}
+        for kind, of_kind in gradients.items()
+    }
+    return end, dense
+
+
+@pytest.mark.parametrize('slots', ['given', 'as the rule starts them'])
+@pytest.mark.parametrize('stop_grad', [False, True])
+@pytest.mark.parametrize('rule', RULES)
+def test_derivatives_reach_all_that_the_problem_holds(rule, stop_grad, slots):
+    """Weights, slots, others and parameters: as through the plain loop, which a tape sees."""
+    problem = curved_problem(RULES[rule](), slots)
+    ours, our_gradients = derivatives(problem, rematerialised_inner_loop, stop_grad)
+    theirs, their_gradients = derivatives(problem, inner_loop, stop_grad)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    tf.nest.assert_same_structure(our_gradients, their_gradients)
+    for kind, gradients in their_gradients.items():
+        for name, expected in gradients.items():
+            # The loss and its first derivatives alone see `others`, and stop_grad stops these.
+            if not (stop_grad and kind == 'others'):
+                assert np.abs(expected).max() > 1e-3, (kind, name)
+            np.testing.assert_allclose(
+                our_gradients[kind][name], expected, rtol=1e-9, atol=1e-12, err_msg=name
+            )
+
+
+def test_derivatives_of_lookups():
+    ours, theirs = (
+        derivatives(lookup_problem(), loop)[1] for loop in (rematerialised_inner_loop, inner_loop)
+    )
+    for kind in ('weights', 'others', 'parameters'):
+        for name, expected in theirs[kind].items():
+            assert np.abs(expected).max() > 1e-3
+            np.testing.assert_allclose(ours[kind][name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize('rule', RULES)
+def test_derivatives_are_finite_differences(rule):
+    problem = curved_problem(RULES[rule]())
+    _, gradients = derivatives(problem, rematerialised_inner_loop)
+    inputs = inputs_of(problem)
+
+    @tf.function(autograph=False)
+    def end_with(inputs):
+        moved = {kind: dict(values) for kind, values in inputs.items()}
+        return end_of(problem._replace(**moved), inner_loop)
+
+    for kind, values in inputs.items():
+        for name, value in values.items():
+            difference = np.empty(value.shape)
+            for place in np.ndindex(*value.shape):
+                shift = np.zeros(value.shape)
+                shift[place] = 1e-6
+                ends = [
+                    end_with(inputs | {kind: values | {name: value + sign * shift}})
+                    for sign in (1, -1)
+                ]
+                difference[place] = (ends[0] - ends[1]) / 2e-6
+            np.testing.assert_allclose(
+                gradients[kind][name], difference, rtol=1e-6, atol=1e-7, err_msg=f'{kind} {name}'
+            )
+
+
+@pytest.mark.parametrize('rule', RULES)
+def test_every_loop_ends_in_the_same_place(rule):
+    problem = curved_problem(RULES[rule]())
+    plain = inner_loop(problem, STEPS)
+    expected = plain.fast_weights[-1], plain.slots
+    for loop in (rematerialised_inner_loop, adapt_in_graph):
+        for run in (loop, tf.function(loop, autograph=False)):
+            weights, slots = run(problem, STEPS)
+            for ours, theirs in zip((weights, slots), expected, strict=True):
+                assert ours.keys() == theirs.keys()
+                for name, value in ours.items():
+                    np.testing.assert_allclose(value, theirs[name], rtol=1e-12)
+
+
+def test_no_steps_at_all():
+    problem = curved_problem(LearntMomentum())
+    weights, slots = rematerialised_inner_loop(problem, 0)
+    for ours, theirs in ((weights, problem.weights), (slots, problem.slots)):
+        for name, value in ours.items():
+            np.testing.assert_array_equal(value, theirs[name])
 
 
 def learner_and_task(rematerialise, stop_grad=False, steps=STEPS, network='conv'):
@@ -72,8 +259,8 @@ def learner_and_task(rematerialise, stop_grad=False, steps=STEPS, network='conv'
 @pytest.mark.parametrize('stop_grad', [False, True])
 def test_the_meta_gradient_of_maml(stop_grad, network):
     """Normalisation variables, which all tasks share, included."""
-    (ours, log), (theirs, their_log) = (
-        learner.meta_gradients(task)
+    (ours, log, _), (theirs, their_log, _) = (
+        learner.meta_gradients(task, STEP)
         for learner, task in (
             learner_and_task(rematerialise, stop_grad, network=network)
             for rematerialise in (True, False)
@@ -87,7 +274,20 @@ def test_the_meta_gradient_of_maml(stop_grad, network):
         np.testing.assert_allclose(log[name], their_log[name])
 
 
-def test_a_frozen_layer_may_stay_and_slots_may_not():
+def test_the_meta_gradient_of_maml_with_a_rule_that_remembers():
+    gradients = []
+    for rematerialise in (True, False):
+        learner, task = learner_and_task(rematerialise, network='fully connected')
+        learner.update_rule = LearntMomentum()
+        gradients.append(learner.meta_gradients(task, STEP).gradients)
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-10)
+    learner.update_rule = GradientDescent(0.1)
+    plain = learner.meta_gradients(task, STEP).gradients
+    assert max(np.abs(one - other).max() for one, other in zip(plain, gradients[0])) > 1e-3
+
+
+def test_a_frozen_layer_may_stay():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(3)])
     model.layers[0].trainable = False
@@ -106,28 +306,26 @@ def test_a_frozen_layer_may_stay_and_slots_may_not():
     ours, theirs = (
         MAML(
             KerasNetwork(model), Classification(), 0.1, 2, rematerialise=rematerialise
-        ).meta_gradients(task)
+        ).meta_gradients(task, STEP)
         for rematerialise in (True, False)
     )
-    for one, other in zip(ours[0], theirs[0], strict=True):
+    for one, other in zip(ours.gradients, theirs.gradients, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    learner, task = learner_and_task(True)
-    learner.update_rule = lambda weights, gradients, slots, step: (weights, {'momentum': gradients})
-    with pytest.raises(ValueError, match='slots'):
-        learner.meta_gradients(task)
 
 
 def test_compiled_it_is_the_same():
     learner, task = learner_and_task(True)
-    compiled = tf.function(learner.meta_gradients, jit_compile=True)(task)[0]
-    for one, other in zip(compiled, learner.meta_gradients(task)[0]):
+    compiled = tf.function(learner.meta_gradients, jit_compile=True, autograph=False)
+    ours = compiled(task, STEP).gradients
+    for one, other in zip(ours, learner.meta_gradients(task, STEP).gradients, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-10)
 
 
 def test_the_program_does_not_grow_with_the_steps():
     def operations(rematerialise, steps):
         learner, task = learner_and_task(rematerialise, steps=steps)
-        graph = tf.function(learner.meta_gradients).get_concrete_function(task).graph.as_graph_def()
+        traced = tf.function(learner.meta_gradients).get_concrete_function(task, STEP)
+        graph = traced.graph.as_graph_def()
         return len(graph.node) + sum(len(function.node_def) for function in graph.library.function)
 
     assert operations(True, 2) == operations(True, 6) < operations(False, 6)
@@ -135,7 +333,7 @@ def test_the_program_does_not_grow_with_the_steps():
 
 def test_bfloat16_is_near_and_its_weights_stay_float32():
     (_, task), gradients = learner_and_task(False), []
-    task = task.map(lambda x: tf.cast(x, tf.float32))
+    task = task.cast('float32')
     for dtype in (None, tf.bfloat16):
         learner = MAML(
             ConvNet((18, 17, 2), 3, 4, 'None', max_pool=True, head='flatten', product_dtype=dtype),
@@ -143,7 +341,8 @@ def test_bfloat16_is_near_and_its_weights_stay_float32():
             0.05,
             STEPS,
         )
-        gradients.append(np.concatenate([np.ravel(g) for g in learner.meta_gradients(task)[0]]))
+        update = learner.meta_gradients(task, STEP)
+        gradients.append(np.concatenate([np.ravel(g) for g in update.gradients]))
         assert gradients[-1].dtype == np.float32 and {
             w.dtype for w in learner.trainable_variables
         } == {'float32'}

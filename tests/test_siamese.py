@@ -9,12 +9,14 @@ import pytest
 import tensorflow as tf
 
 from maml_tf.algorithms.metric.siamese import DISTANCES, Siamese, koch, pairs
+from maml_tf.commands.command_line import FLAG_OF
 from maml_tf.episodes.task import Task
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import Classification, Regression, SamePairs
 
 RNG = np.random.default_rng(0)
+STEP = tf.constant(0, tf.int64)
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def plain(learner):
 @pytest.mark.parametrize('distance', DISTANCES)
 def test_scores(distance, float64):
     """The best match of each class; class 3 has no support, one example is filling."""
-    learner = Siamese(conv4((16, 16, 1), 3), distance)
+    learner = Siamese(keras.Sequential([keras.Input([3]), keras.layers.Identity()]), distance)
     support, queries = RNG.normal(size=(6, 3)), RNG.normal(size=(5, 3))
     queries[0], support[1] = 0, 0
     labels = np.eye(4)[[0, 0, 1, 2, 2, 0]]
@@ -52,7 +54,7 @@ def test_scores(distance, float64):
     expected = oracle.siamese_scores(support, labels, queries, *plain(learner), distance)
     np.testing.assert_allclose(tf.sigmoid(outputs)[:, :3], expected[:, :3], rtol=1e-9)
     assert (outputs.numpy()[:, 3] < outputs.numpy()[:, :3].min() - 1e6).all()
-    similarity = learner.similarity(state, tf.constant(queries[None]))
+    similarity = learner.resemblance(state, tf.constant(queries[None]))
     assert similarity.shape == (1, 5, 6)
     for q, s in np.ndindex(5, 6):
         same = oracle.siamese_probability(queries[q], support[s], *plain(learner), distance)
@@ -120,7 +122,7 @@ def test_loss_of_a_task(shot, query, float64):
             ],
         )
     )
-    loss, log = learner.meta_loss(task)
+    loss, log, _ = learner.meta_loss(task, STEP)
     np.testing.assert_allclose(log['post_loss'], np.mean(losses), rtol=1e-9)
     np.testing.assert_allclose(loss, np.mean(losses) + penalty, rtol=1e-9)
     np.testing.assert_allclose(log['post_accuracy'], np.mean(right))
@@ -129,7 +131,7 @@ def test_loss_of_a_task(shot, query, float64):
         support_x=tf.gather(task.support_x, order, axis=1),
         support_y=tf.gather(task.support_y, order, axis=1),
     )
-    np.testing.assert_allclose(learner.meta_loss(shuffled)[0], loss, rtol=1e-9)
+    np.testing.assert_allclose(learner.meta_loss(shuffled, STEP).value, loss, rtol=1e-9)
 
 
 def test_filling_counts_for_nothing(float64):
@@ -147,21 +149,68 @@ def test_filling_counts_for_nothing(float64):
         mask,
         mask,
     )
-    np.testing.assert_allclose(learner.meta_loss(filled)[0], learner.meta_loss(small)[0], rtol=1e-9)
+    ours, theirs = (learner.meta_loss(task, STEP) for task in (filled, small))
+    np.testing.assert_allclose(ours.value, theirs.value, rtol=1e-9)
+    for name, value in theirs.state.items():
+        np.testing.assert_allclose(ours.state[name], value, rtol=1e-9)
 
 
-def test_distortion_depends_on_the_task_alone():
-    """Twice the same loss, and another one without."""
+def keys(*seeds):
+    """A key for each of as many tasks."""
+    return tf.constant(
+        [np.random.default_rng(seed).integers(0, 2**32, 2, dtype=np.uint32) for seed in seeds]
+    )
+
+
+def test_running_averages_move_by_the_mean_of_the_tasks(float64):
+    """Those of one task as Keras would assign them: of the first images of each class together."""
+    learner, task = Siamese(conv4((16, 16, 1), 3), distort=False), task_of((16, 16, 1), 3, 2, 1)
+    together = learner.meta_loss(task, STEP).state
+    alone = [learner.meta_loss(task.map(lambda x: x[i : i + 1]), STEP).state for i in (0, 1)]
+    for name, value in together.items():
+        np.testing.assert_allclose(value, (alone[0][name] + alone[1][name]) / 2, rtol=1e-9)
+    learner.encoder(tf.concat([task.support_x[1, ::2], task.query_x[1]], 0), training=True)
+    variables = learner.named_variables()
+    assert together.keys() == {name for name in variables if 'moving' in name}
+    for name, value in alone[1].items():
+        np.testing.assert_allclose(value, variables[name], rtol=1e-9)
+
+
+def test_distortion_depends_on_the_task_s_key_alone():
+    """With one key twice the same loss, with another another, and another one without."""
     learner, task = (
         Siamese(conv4((16, 16, 1), 4)),
-        task_of((16, 16, 1), 4, 1, 1).map(lambda x: tf.cast(x, tf.float32)),
+        task_of((16, 16, 1), 4, 1, 1).cast(tf.float32),
     )
-    loss = lambda: float(learner.meta_loss(task)[0])
-    first = loss()
-    assert loss() == first
-    assert tf.function(learner.meta_loss)(task)[0].numpy() == pytest.approx(first, rel=1e-5)
+    loss = lambda *seeds: float(learner.meta_loss(task._replace(key=keys(*seeds)), STEP).value)
+    first = loss(1, 2)
+    assert loss(1, 2) == first
+    compiled = tf.function(learner.meta_loss)(task._replace(key=keys(1, 2)), STEP).value
+    assert compiled.numpy() == pytest.approx(first, rel=1e-5)
+    by_itself = [
+        float(learner.meta_loss(task.map(lambda x: x[i : i + 1])._replace(key=key), STEP).value)
+        for i, key in enumerate((keys(1), keys(2)))
+    ]
+    assert np.mean(by_itself) == pytest.approx(first, rel=1e-5)
+    assert abs(loss(1, 3) - first) > 1e-5
+    without_keys = float(learner.meta_loss(task, STEP).value)
+    assert float(learner.meta_loss(task, STEP).value) == without_keys
     learner.distort = False
-    assert abs(loss() - first) > 1e-5
+    assert min(abs(loss(1, 2) - first), abs(loss(1, 2) - without_keys)) > 1e-5
+    assert loss(1, 2) == loss(1, 3)
+
+
+def test_every_image_is_distorted_by_itself():
+    """One drawing in every place of two tasks: no two come out alike."""
+    learner, seen = Siamese(conv4((16, 16, 1), 4)), []
+    embed = learner.embed
+    learner.embed = lambda images, *rest: seen.append(images) or embed(images, *rest)
+    drawing = np.zeros((16, 16, 1), np.float32)
+    drawing[4:9, 6:13] = RNG.uniform(0.2, 1, (5, 7, 1))
+    images, labels = tf.tile(drawing[None, None], [2, 4, 1, 1, 1]), tf.eye(4, batch_shape=[2])
+    learner.meta_loss(Task(images, labels, images, labels, key=keys(1, 2)), STEP)
+    assert seen[0].shape == (2, 8, 16, 16, 1)
+    assert len(np.unique(tf.reshape(seen[0], [16, -1]), axis=0)) == 16
 
 
 @pytest.mark.parametrize('distance', DISTANCES)
@@ -172,8 +221,8 @@ def test_gradient_agrees_with_finite_differences(distance, float64):
     )
     for variable in learner.trainable_variables:  # away from ReLU's kink
         variable.assign(variable + RNG.normal(size=variable.shape) * 0.1)
-    gradients = tf.function(learner.meta_gradients, autograph=False)(task)[0]
-    loss = tf.function(lambda: learner.meta_loss(task)[0], autograph=False)
+    gradients = tf.function(learner.meta_gradients, autograph=False)(task, STEP).gradients
+    loss = tf.function(lambda: learner.meta_loss(task, STEP).value, autograph=False)
     scale = max(np.abs(g).max() for g in gradients)
     for variable, gradient in zip(learner.trainable_variables, gradients):
         direction, value = np.asarray(RNG.normal(size=variable.shape)), variable.numpy()
@@ -211,7 +260,6 @@ def flags(**values):
             'siamese_distance': 'l2',
             'siamese_l2': '0.1',
             'siamese_distort': False,
-            'ink': 'bright',
             'num_filters': 4,
             'transductive': None,
             **values,
@@ -219,19 +267,24 @@ def flags(**values):
     )
 
 
-def make(side, objective=Classification(), **values):
-    return Siamese.from_flags(
-        flags(**values), types.SimpleNamespace(input_shape=(side, side, 1)), objective
+def make(side, objective=Classification(), background=0.0, **values):
+    problem = types.SimpleNamespace(
+        input_shape=(side, side, 1), objective=objective, background=background
     )
+    return Siamese.from_flags(flags(**values), problem)
 
 
 def test_from_flags():
-    small = make(28)
+    small = make(28, background=1.0)
     assert small.encoder.output_shape == (None, 4) and small.distance == 'l2' and not small.distort
     assert small.l2 == (0.1,) * 5 and make(28, siamese_l2='1,2,3,4,5').l2 == (1, 2, 3, 4, 5)
     assert not small.transductive and make(28, transductive=True).transductive
-    for values in (dict(siamese_l2='1,2'), dict(siamese_l2='x'), dict(siamese_network='koch')):
-        with pytest.raises(UserError, match=f'--{list(values)[0]}'):
+    assert small.background == 1
+    refused = [{'siamese_l2': text} for text in ('1,2', 'x', '-1', '1,2,3,4,nan')]
+    for values in [*refused, {'siamese_network': 'koch'}]:
+        with pytest.raises(ArgumentError) as error:
             make(28, **values)
-    with pytest.raises(UserError, match='--datasource=omniglot'):
+        assert error.value.of_flag(FLAG_OF).startswith(f'--{list(values)[0]}')
+    with pytest.raises(ArgumentError) as error:
         make(28, Regression())
+    assert error.value.of_flag(FLAG_OF).startswith('--datasource=omniglot: ')

@@ -34,6 +34,7 @@ FLAG_OF = {
     'filters': 'num_filters',
     'split': 'class_split',
     'path': 'export_dir',
+    'iteration': 'test_iter',
     'l2': 'siamese_l2',
     'rates': 'meta_sgd_rate_from',
 }
@@ -126,7 +127,8 @@ def check(flags) -> None:
 
 
 def _check_values(flags) -> None:
-    if flags['log_dir'].present:  # absl's would swallow a mistyped --logdir in silence.
+    # absl's own would swallow a mistyped --logdir in silence.
+    if 'log_dir' in flags and flags['log_dir'].present:
         raise UserError(f'--log_dir={flags.log_dir}: the run directory is named by --logdir')
     for name, value in as_dict(flags).items():
         if isinstance(value, float) and not math.isfinite(value):

@@ -73,8 +73,8 @@ def _image_network(head: str) -> Callable[..., Network]:
 
 
 def _dense_network(hidden: tuple[int, ...]) -> Callable[..., Network]:
-    def network(flags, input_shape, output_dim, head=None, scale=False):
-        del head  # Its last layer always sees all there is.
+    def network(flags, input_shape, output_dim, head=None, pool_padding=None, scale=False):
+        del head, pool_padding  # It pools nothing, and its last layer always sees all there is.
         return FullyConnected(
             input_shape, output_dim, hidden, flags.norm, product_dtype(flags), scale=scale
         )

@@ -47,9 +47,7 @@ class EpisodeSource(abc.ABC):
         """Returns how many classes there are to draw from; None: the tasks have no classes."""
         del split
 
-    def curves(
-        self, split: str, spec: Spec, seed: int, count: int, points: int
-    ) -> Task | None:
+    def curves(self, split: str, spec: Spec, seed: int, count: int, points: int) -> Task | None:
         """Returns the first `count` tasks with queries on an even grid of `points`, for pictures.
 
         None: the tasks are no functions of one variable.

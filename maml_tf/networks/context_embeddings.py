@@ -33,7 +33,7 @@ class FullContext(Configured, keras.layers.Layer):
         self.size, self.steps = size, steps
         self.build(None)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...] | None) -> None:
         self.forward, self.backward, self.reading = (
             self._lstm_weights(name, recurrent)
             for name, recurrent in [

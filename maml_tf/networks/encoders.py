@@ -22,8 +22,8 @@ class BatchNorm(Configured, keras.layers.Layer):
     """Normalises images [n, height, width, channels] by the batch, or by running averages.
 
     By TensorFlow's fused kernels, 1.6 times as fast as Keras' BatchNormalization on a CPU. As in
-    PyTorch, the running averages are of the mean and the unbiased variance. On several replicas
-    each normalises by its own batch, and the running averages are the mean of theirs.
+    PyTorch, the running averages are of the mean and the unbiased variance. A learner moves
+    them by its Update's state (training/phases.py), so that replicas cannot differ.
 
     Args:
       momentum: Keras', what is kept of the running average (PyTorch's is what is taken of the
@@ -36,7 +36,7 @@ class BatchNorm(Configured, keras.layers.Layer):
         super().__init__(**kwargs)
         self.momentum, self.epsilon = momentum, epsilon
 
-    def build(self, shape):
+    def build(self, shape: tuple[int | None, ...]) -> None:
         size = shape[-1:]
         self.gamma = self.add_weight(name='gamma', shape=size, initializer='ones')
         self.beta = self.add_weight(name='beta', shape=size, initializer='zeros')
@@ -47,8 +47,7 @@ class BatchNorm(Configured, keras.layers.Layer):
                 dtype=self.variable_dtype,
                 trainable=False,
                 name=name,
-                aggregation='mean',
-                synchronization='on_read',
+                aggregation='only_first_replica',
             )
             for name, value in (('moving_mean', 'zeros'), ('moving_variance', 'ones'))
         )
@@ -79,7 +78,7 @@ class BatchNorm(Configured, keras.layers.Layer):
                 variable.assign(self.momentum * old + (1 - self.momentum) * new)
         return y
 
-    def compute_output_shape(self, shape):
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return shape
 
 

@@ -8,7 +8,6 @@ import tensorflow as tf
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.training.iterate import one_iteration
 from maml_tf.training.operations import metatrain_op
-from maml_tf.training.phases import adam
 
 
 class KerasSteps:
@@ -26,7 +25,7 @@ class KerasSteps:
         """Prepares for training.
 
         Args:
-          optimizer: the outer one; None: the reference's, Adam at a rate of 0.001.
+          optimizer: the outer one; None: the method's, mostly Adam at a rate of 0.001.
           kwargs: keras.Model.compile's (run_eagerly, steps_per_execution ...), without a loss.
         Raises: ValueError where a loss or metrics are given.
         """
@@ -37,7 +36,7 @@ class KerasSteps:
             )
         # What is worth compiling is compiled by the step itself.
         kwargs['jit_compile'] = False
-        super().compile(optimizer=adam(1e-3) if optimizer is None else optimizer, **kwargs)
+        super().compile(optimizer=optimizer or self.outer_optimizer(), **kwargs)
         self.optimizer.build(self.trainable_variables)
         # Held by an object that Keras does not look into: these are no variables of the learner.
         self._means = types.SimpleNamespace(of={})

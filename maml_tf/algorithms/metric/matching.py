@@ -4,7 +4,7 @@
 import keras
 import tensorflow as tf
 
-from maml_tf.algorithms.metric.metric_learner import NEVER, MetricLearner
+from maml_tf.algorithms.metric.metric_learner import MetricLearner
 from maml_tf.algorithms.metric.prototypical import COSINE_SCALE, squared_euclidean
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.random_bits import keyed_bits
@@ -12,6 +12,7 @@ from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.networks.context_embeddings import FullContext
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.ops.masking import NEVER
 from maml_tf.ops.shapes import sizes
 
 # What a similarity is multiplied by unless told. Bare cosines of ReLU features, from 0 to 1, let no
@@ -64,7 +65,7 @@ class Matching(MetricLearner):
         """Returns the learner that the command line describes. Raises UserError in regression."""
         return cls(
             conv4(problem.input_shape, flags.num_filters),
-            cls.objective_of(problem),
+            cls.objective_of(flags, problem),
             fce=flags.matching_fce,
             steps=flags.matching_steps,
             similarity=flags.matching_similarity,

@@ -4,12 +4,9 @@ import keras
 import tensorflow as tf
 
 from maml_tf.algorithms.problem import Problem
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner, State
 from maml_tf.objectives import MeanClassification, Objective
-
-# The output of a class that cannot be: its probability is 0, and 0 times its logarithm too.
-NEVER = -1e9
 
 
 class MetricLearner(Learner):
@@ -168,15 +165,16 @@ class MetricLearner(Learner):
         return self.query_loss(task, outputs, moving.state())
 
     @classmethod
-    def objective_of(cls, problem: Problem) -> Objective:
+    def objective_of(cls, flags, problem: Problem) -> Objective:
         """Returns the objective of a metric learner, whose loss is a mean.
 
-        Raises: UserError where the problem is regression.
+        Raises: ArgumentError where the data source is regression.
         """
         if not problem.objective.classification:
-            raise UserError(
-                f'--algorithm: {cls.__name__} compares images of classes, and the data source is '
-                'regression; name another algorithm or another --datasource'
+            raise ArgumentError(
+                'datasource',
+                flags.datasource,
+                f'{cls.__name__} compares images of classes, and this source is regression',
             )
         return MeanClassification()
 

@@ -3,11 +3,12 @@
 import keras
 import tensorflow as tf
 
-from maml_tf.algorithms.metric.metric_learner import NEVER, MetricLearner, of_absent_classes
+from maml_tf.algorithms.metric.metric_learner import MetricLearner, of_absent_classes
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.ops.masking import NEVER
 
 DISTANCES = ('euclidean', 'cosine')
 # Cosines of ReLU features lie in [0, 1], too close together for a softmax. Chosen where this is
@@ -43,7 +44,7 @@ class Prototypical(MetricLearner):
         """Returns the learner that the command line describes. Raises UserError in regression."""
         return cls(
             conv4(problem.input_shape, flags.num_filters),
-            cls.objective_of(problem),
+            cls.objective_of(flags, problem),
             distance=flags.prototypical_distance,
             transductive=bool(flags.transductive),
         )

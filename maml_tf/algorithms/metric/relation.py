@@ -75,9 +75,9 @@ class PairConvolution(keras.layers.Layer):
         super().__init__(name=name)
         self.padding = padding
         self.kernel = self.add_weight(
-            (3, 3, 2 * channels, filters), _kernel(filters), name=f'{name}_kernel'
+            (3, 3, 2 * channels, filters), _kernel(filters), name='kernel'
         )
-        self.bias = self.add_weight((filters,), 'zeros', name=f'{name}_bias')
+        self.bias = self.add_weight((filters,), 'zeros', name='bias')
         self.built = True
 
     def call(self, class_maps, query_maps):
@@ -131,7 +131,7 @@ class Relation(MetricLearner):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'Relation':
         """Returns the learner that the command line describes. Raises UserError in regression."""
-        cls.objective_of(problem)
+        cls.objective_of(flags, problem)
         transductive = flags.transductive is not False
         return cls(problem.input_shape, flags.num_filters, transductive=transductive)
 

@@ -7,7 +7,7 @@ from maml_tf.algorithms.metric.metric_learner import MetricLearner, MovingAverag
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.random_bits import keyed_bits
 from maml_tf.episodes.task import EpisodeSpec, Task
-from maml_tf.errors import ArgumentError, UserError
+from maml_tf.errors import ArgumentError
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import SamePairs
 from maml_tf.ops import affine
@@ -121,7 +121,7 @@ class Siamese(MetricLearner):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'Siamese':
         """Returns the learner that the command line describes. Raises UserError in regression."""
-        cls.objective_of(problem)
+        cls.objective_of(flags, problem)
         shape = problem.input_shape
         kind = flags.siamese_network or ('koch' if min(shape[:2]) >= KOCH_SIDE else 'small')
         encoder = koch(shape) if kind == 'koch' else conv4(shape, flags.num_filters)
@@ -256,7 +256,7 @@ def _numbers(text):
     try:
         return tuple(float(part) for part in text.split(','))
     except ValueError:
-        raise UserError(f'--siamese_l2={text}: numbers with commas between them') from None
+        raise ArgumentError('l2', text, 'numbers with commas between them') from None
 
 
 def define_flags(flags):

@@ -77,7 +77,7 @@ class Reptile(GradientLearner):
         """Returns the learner that the command line describes, with the authors' network."""
         steps = flags.test_num_updates
         return cls(
-            problem.network(scale=flags.norm == 'batch_norm', head='flatten'),
+            problem.network(scale=flags.norm == 'batch_norm', head='flatten', pool_padding='same'),
             problem.objective,
             inner_lr=flags.update_lr,
             inner_steps=flags.num_updates,
@@ -115,7 +115,7 @@ class Reptile(GradientLearner):
         tasks, examples, *_ = sizes(support_x)
         order = minibatches(key, examples, size, steps)
         order = tf.broadcast_to(order, [tasks, steps, size])
-        per_class = size / support_y.shape[-1]
+        per_class = self._shots(support_y)
 
         def loss(fast_weights, step, shared):
             chosen = order[:, step]
@@ -138,8 +138,7 @@ class Reptile(GradientLearner):
         state['steps_taken'] = before + self.inner_steps
         log = {}
         for when, (outputs, labels) in zip(('pre', 'post'), path.support_outputs[:: self._last]):
-            per_class = self.inner_batch / labels.shape[-1]
-            log |= self.loss_and_log(when, labels, outputs, per_class)[1]
+            log |= self.loss_and_log(when, labels, outputs, self._shots(labels))[1]
         return Update(gradients, log, state)
 
     def phases(self, outer):
@@ -151,6 +150,18 @@ class Reptile(GradientLearner):
         optimizer = keras.optimizers.SGD(epsilon)
         iterations = outer.metatrain_iterations
         return [Phase('metatrain', iterations, self.meta_gradients, optimizer, outer.spec)]
+
+    def _shots(self, labels: tf.Tensor) -> tf.Tensor:
+        """Returns what the sum over a mini-batch is divided by, the same in evaluation.
+
+        The authors do not divide: gradients of evaluation, with other mini-batches, meet moments of
+        training's gradients.
+        """
+        return tf.constant(self.inner_batch / labels.shape[-1], self.compute_dtype)
+
+    def outer_optimizer(self):
+        """Returns plain gradient descent at the first epsilon."""
+        return keras.optimizers.SGD(self.outer_step[0])
 
     def _adam(self, steps_before: tf.Tensor) -> AdamWithoutMomentum:
         return AdamWithoutMomentum(

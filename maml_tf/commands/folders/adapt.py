@@ -25,7 +25,7 @@ from maml_tf.terminal.text import shown
 
 INK = {'bright': 'bright ink on black', 'dark': 'dark ink on white'}
 # The flag of an argument, where it has another name.
-FLAGS = {'path': 'init_from', 'photos': 'support'}
+FLAGS = {'path': 'export_dir'}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,12 +109,12 @@ def run(arguments: argparse.Namespace) -> None:
     support = photos_by_class(arguments.support)
     paths = images_to_classify(arguments.classify) if arguments.classify else []
     quiet.import_tensorflow()  # Takes seconds: whatever is wrong with the folders was said before.
-    from maml_tf.commands import adapted
+    from maml_tf.commands.folders import adapted, trained
     from maml_tf.saving.files import check_new
 
     if arguments.export_dir:
         check_new(arguments.export_dir, 'export_dir')
-    learner = adapted.load(arguments.init_from, arguments.steps)
+    learner = trained.load(arguments.init_from, arguments.steps)
     read = Reader(learner.input_shape, learner.ink, arguments.invert)
     photos = {name: read(files) for name, files in support.items()}
     classifier = adapted.adapt(learner, photos)

@@ -1,0 +1,161 @@
+"""A trained learner of image tasks, loaded from a run directory or a SavedModel."""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import absl.flags
+import tensorflow as tf
+
+from maml_tf import algorithms
+from maml_tf.commands import command_line
+from maml_tf.commands.experiment import problem_of
+from maml_tf.datasets.raw.image_files import shown
+from maml_tf.datasets.sources import SOURCES
+from maml_tf.errors import ArgumentError, UserError
+from maml_tf.saving.init_from import load_weights
+
+
+class Trained(NamedTuple):
+    """A trained learner of image tasks, whatever it was loaded from.
+
+    adapt: (support_x [1, n, side, side, channels], support_y [1, n, way]) -> the task state.
+    predict_query: (state, query_x [1, m, side, side, channels]) -> {'outputs', 'probabilities':
+      [1, m, way]}.
+    way: the number of outputs, where the learner fixes it; None: any number of classes.
+    steps: inner steps of `adapt`.
+    transductive: whether a prediction depends on the other images of the call.
+    xla: whether `predict_query` is faster compiled.
+    ink: 'bright' or 'dark', where it was trained on drawings (Omniglot), else None.
+    inputs: in words, what the pixels are.
+    """
+
+    adapt: Callable[..., dict[str, tf.Tensor]]
+    predict_query: Callable[..., dict[str, tf.Tensor]]
+    input_shape: tuple[int, ...]
+    way: int | None
+    steps: int
+    transductive: bool
+    xla: bool
+    ink: str | None
+    inputs: str
+
+
+def load(path: pathlib.Path | str, steps: int | None = None) -> Trained:
+    """Loads the learner in `path`: a SavedModel that --export_dir wrote, or a run directory.
+
+    A run directory is enough by itself: no data is looked for. Its learner is not transductive,
+    whatever it was evaluated as: each image is classified beside the support set alone.
+
+    Args:
+      steps: inner steps; None: as many as the evaluation takes. In a SavedModel they are fixed.
+    Raises: ArgumentError where it is neither, or not a learner of image classes.
+    """
+    path = pathlib.Path(path)
+    if (path / 'saved_model.pb').is_file():
+        return _from_saved_model(path, steps)
+    # Also a checkpoint's prefix, and best/ in a run directory.
+    for directory in (path, *path.parents[:2]):
+        if (directory / 'flags.txt').is_file():
+            return _from_run(path, directory / 'flags.txt', steps)
+    reason = (
+        'neither a SavedModel of --export_dir (no saved_model.pb in it) nor a run directory (no '
+        'flags.txt)'
+    )
+    raise ArgumentError('init_from', path, reason)
+
+
+def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
+    try:
+        description = json.loads((path / 'maml_tf.json').read_text('utf-8'))
+        input_shape, its_steps = tuple(description['input_shape']), description['inner_steps']
+        model = tf.saved_model.load(str(path))
+        adapt, predict = (model.signatures[name] for name in ('adapt', 'predict_query'))
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        reason = (
+            'no learner that --export_dir of run_maml.py wrote, with maml_tf.json and signatures '
+            f'adapt and predict_query ({type(error).__name__}: {shown(error)})'
+        )
+        raise ArgumentError('init_from', path, reason) from error
+    if 'probabilities' not in predict.structured_outputs:
+        reason = 'a regression learner; images are classified by one trained on images'
+        raise ArgumentError('init_from', path, reason)
+    if steps not in (None, its_steps):
+        raise ArgumentError(
+            'steps',
+            steps,
+            f'the SavedModel in --init_from={path} takes {its_steps}; name the run directory for '
+            'another number',
+        )
+    learner = Trained(
+        adapt=lambda support_x, support_y: adapt(support_x=support_x, support_y=support_y),
+        # The default value keeps the model alive, and so its variables: signatures do not.
+        predict_query=lambda state, query_x, model=model: predict(query_x=query_x, **state),
+        input_shape=input_shape,
+        way=adapt.structured_input_signature[1]['support_y'].shape[-1],
+        steps=its_steps,
+        transductive=description.get('transductive', True),
+        xla=False,
+        ink=_ink(description.get('flags', {})),
+        inputs=description.get('inputs', 'pixels from 0 to 1'),
+    )
+    return _checked(learner, path)
+
+
+def _from_run(path: pathlib.Path, flagfile: pathlib.Path, steps: int | None) -> Trained:
+    flags = _flags(flagfile)
+    source = SOURCES[flags.datasource]
+    if not source.classification:
+        reason = (
+            f'a regression learner ({flags.datasource}); images are classified by one trained on '
+            'images'
+        )
+        raise ArgumentError('init_from', path, reason)
+    flags.transductive = False
+    problem = problem_of(flags)
+    learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
+    load_weights(learner, path)
+    steps = learner.evaluation_steps if steps is None else steps
+    loaded = Trained(
+        adapt=tf.function(lambda x, y: learner.adapt(x, y, steps), autograph=False),
+        predict_query=lambda state, query_x: learner.objective.predictions(
+            learner.predict_query(state, query_x)
+        ),
+        input_shape=problem.input_shape,
+        way=problem.output_dim if learner.fixed_way else None,
+        steps=steps,
+        transductive=False,
+        xla=learner.xla,
+        ink=_ink({'datasource': flags.datasource, 'ink': flags.ink}),
+        inputs=source.inputs(flags),
+    )
+    return _checked(loaded, path)
+
+
+def _ink(flags: dict[str, Any]) -> str | None:
+    """The ink of a learner's drawings. Other data are seen as they are, and may be scans."""
+    if flags.get('datasource', 'omniglot') != 'omniglot':
+        return None
+    return flags.get('ink', 'bright')
+
+
+def _flags(flagfile: pathlib.Path) -> absl.flags.FlagValues:
+    """The flag values of a run's flags.txt."""
+    try:
+        return command_line.parsed(f'--flagfile={flagfile}')
+    except absl.flags.Error as error:
+        raise UserError(
+            f'{flagfile}: {shown(error)}; it was written by another version of this package'
+        ) from error
+
+
+def _checked(learner: Trained, path: pathlib.Path) -> Trained:
+    shape = learner.input_shape
+    if len(shape) != 3 or shape[0] != shape[1] or shape[2] not in (1, 3):
+        reason = (
+            f'takes inputs of shape {list(shape)}; square images of 1 or 3 channels can be '
+            'classified'
+        )
+        raise ArgumentError('init_from', path, reason)
+    return learner
