@@ -1,66 +1,85 @@
 """One and two replicas learn the same. Two logical CPU devices stand for two GPUs; they must be
-made before TensorFlow starts, so each check is a process of its own."""
+made before TensorFlow starts, so the checks have processes of their own."""
 
 import os
-import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from command import ROOT, run_maml
 
 from maml_tf import algorithms
 
+METHODS = sorted(algorithms.registry())
+TASKS = 5  # Three on the one replica, two on the other.
 TWO_DEVICES = """
 import sys
 import tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU')[0],
                                            [tf.config.LogicalDeviceConfiguration()] * 2)
 """
-PROGRAM = (
-    TWO_DEVICES
-    + """
-import numpy as np
-import keras
-keras.config.set_floatx('float64')  # float32 keeps six digits of a sum, whatever adds it up
-from maml_tf import algorithms
-from maml_tf.training import distribute, train
-from test_conformance import source_for
-
-name, tasks = sys.argv[1], int(sys.argv[2])
-results = {}
-for strategy_name in ('one_device', 'mirrored'):
-    strategy = distribute.make_strategy(strategy_name)
-    with strategy.scope():
-        keras.utils.set_random_seed(0)
-        learner, spec = algorithms.registry()[name].tiny()
-        # A step of plain gradient descent shows the gradient; Adam's would hide its size.
-        op = train.metatrain_op(learner, keras.optimizers.SGD(1.))
-    draw_float32 = source_for(learner, spec).tasks('train', spec, seed=0)
-    draw = lambda first, count: draw_float32(first, count).map(lambda x: tf.cast(x, 'float64'))
-    before = [np.array(v) for v in learner.trainable_variables]
-    replicas = strategy.num_replicas_in_sync
-    at_once = 1 if name == 'maml' else None  # in shares, too
-    run = (train.iterate(op, draw, tasks, at_once) if replicas == 1 else
-           distribute.iterate(strategy, op, draw, tasks, at_once))
-    log = {key: float(value) for key, value in run(3, 1).items()}
-    moved = [old - np.array(v) for v, old in zip(learner.trainable_variables, before)]
-    results[replicas] = moved, log
-largest = max(np.abs(g).max() for g in results[1][0])
-for one, two in zip(results[1][0], results[2][0]):
-    assert np.abs(one - two).max() <= 1e-6 * largest, (np.abs(one - two).max(), largest)
-for key, value in results[1][1].items():
-    assert abs(value - results[2][1][key]) <= 1e-6 * abs(value), key
-print('same')
-"""
-)
+PROGRAM = TWO_DEVICES + 'import test_distribute; test_distribute.learn_twice(sys.argv[1])'
 
 
-@pytest.mark.parametrize('name', sorted(algorithms.registry()))
-def test_two_replicas_give_the_same_meta_gradient(name):
-    """Five tasks: three on the one, two on the other."""
-    result = run(PROGRAM, name, '5', cwd=ROOT / 'tests')
-    assert result.stdout.strip() == 'same', result.stderr[-3000:]
+def learn_twice(path):
+    """Takes an iteration of every phase of every method, on one replica and on two.
+
+    Writes {method/phase/replicas/kind/name of the variable or of the log: value} to `path`. The
+    kinds: `before` and `after` of a trained variable, `state_before` and `state_after` of another
+    one, `log`.
+    """
+    import keras
+    import tensorflow as tf
+    from test_conformance import source_for
+
+    from maml_tf.training import distribute
+    from maml_tf.training.iterate import iterate
+    from maml_tf.training.operations import TrainingOp
+    from maml_tf.training.phases import OuterLoop
+
+    # float32 keeps six digits of a sum, whatever adds it up.
+    keras.config.set_floatx('float64')
+    keras.config.set_dtype_policy('float64')
+    values = {}
+
+    def learn(method, strategy_name):
+        strategy = distribute.make_strategy(strategy_name)
+        replicas = strategy.num_replicas_in_sync
+        with strategy.scope():
+            keras.utils.set_random_seed(0)
+            learner, spec = algorithms.registry()[method].tiny()
+            # A step of plain gradient descent shows the gradient; Adam's would hide its size.
+            ops = {
+                phase.name: TrainingOp(learner, keras.optimizers.SGD(1.0), phase.gradients)
+                for phase in learner.phases(OuterLoop(1, 1, 1.0, spec))
+            }
+        draw_float32 = source_for(learner, spec).tasks('train', spec, seed=0)
+        draw = lambda first, count: draw_float32(first, count).cast('float64')
+        trained = {id(variable.value) for variable in learner.trainable_variables}
+
+        def remember(where, when):
+            for name, variable in learner.named_variables().items():
+                kind = when if id(variable) in trained else f'state_{when}'
+                values[f'{where}/{kind}/{name}'] = variable.numpy()
+
+        for phase, op in ops.items():
+            where = f'{method}/{phase}/{replicas}'
+            remember(where, 'before')
+            if replicas > 1:
+                run = distribute.iterate(strategy, op, draw, TASKS)
+            else:
+                # The optimisation-based ones in shares, too.
+                run = iterate(op, draw, TASKS, at_once=1 if learner.inner_steps else None)
+            for name, value in run(3, 1).items():
+                values[f'{where}/log/{name}'] = float(value)
+            remember(where, 'after')
+
+    for method in METHODS:
+        for strategy_name in ('one_device', 'mirrored'):
+            learn(method, strategy_name)
+        print(method, flush=True)
+    np.savez(path, **values)
 
 
 def run(program, *arguments, cwd):
@@ -74,16 +93,73 @@ def run(program, *arguments, cwd):
     )
 
 
+@pytest.fixture(scope='module')
+def learnt(tmp_path_factory):
+    """What `learn_twice` writes, of all methods in one process."""
+    path = tmp_path_factory.mktemp('replicas') / 'values.npz'
+    result = run(PROGRAM, str(path), cwd=ROOT / 'tests')
+    assert result.stdout.split() == METHODS, result.stderr[-3000:]
+    return dict(np.load(path))
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_two_replicas_learn_what_one_learns(learnt, method):
+    """Every variable, trained or assigned, and what is logged."""
+    phases = {key.split('/')[1] for key in learnt if key.startswith(f'{method}/')}
+    for phase in phases:
+        one, two = (of_run(learnt, f'{method}/{phase}/{replicas}/') for replicas in (1, 2))
+        assert one.keys() == two.keys()
+        moves = {
+            name: np.abs(value - one[name.replace('after', 'before')]).max()
+            for name, value in one.items()
+            if 'after' in name
+        }
+        largest = max(move for name, move in moves.items() if name.startswith('after'))
+        assert largest > 0
+        for name, move in moves.items():
+            # All gradients together, and each assigned variable by itself.
+            scale = largest if name.startswith('after') else move
+            difference = np.abs(one[name] - two[name]).max()
+            assert difference <= 1e-6 * scale, (name, difference, scale)
+        for name in one:
+            if 'before' in name:
+                np.testing.assert_array_equal(one[name], two[name])
+            if name.startswith('log/'):
+                assert abs(one[name] - two[name]) <= 1e-6 * abs(one[name]), name
+
+
+def of_run(values, prefix):
+    found = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+    assert found
+    return found
+
+
+def test_assigned_state_is_compared(learnt):
+    """The methods that have some move it: else the test above would see nothing of it."""
+    for method, words in {
+        'reptile': 'moment_',
+        'relation': 'moving_',
+        'siamese': 'moving_',
+    }.items():
+        names = [k for k in learnt if f'{method}/metatrain/1/state_after/' in k and words in k]
+        assert names
+        for name in names:
+            assert (learnt[name] != learnt[name.replace('after', 'before')]).any(), name
+
+
 def test_command_line(tmp_path):
     """--strategy=mirrored trains on both devices, and a run of one device is resumed on two."""
-    command = ['--datasource=sinusoid', '--norm=None', '--meta_batch_size=5', '--logdir=logs']
-    alone = run_maml(*command, '--metatrain_iterations=2000', cwd=tmp_path).stdout
-    shutil.move(tmp_path / 'logs', tmp_path / 'alone')
-    run_maml(*command, '--metatrain_iterations=1000', cwd=tmp_path)
+    command = [
+        *('--datasource=sinusoid', '--norm=None', '--meta_batch_size=5', '--logdir=logs'),
+        '--metatrain_iterations=2000',
+    ]
+    alone = run_maml(*command, cwd=tmp_path).stdout
+    (directory,) = (tmp_path / 'logs').iterdir()
+    for path in directory.glob('model-2000.*'):  # As if it had been killed.
+        path.unlink()
     two = run(
         TWO_DEVICES + 'import run_maml; run_maml.run()',
         *command,
-        '--metatrain_iterations=2000',
         '--strategy=mirrored',
         cwd=tmp_path,
     )

@@ -26,6 +26,7 @@ ORACLE = {  # beyond the golden files: other ways, shots, steps, norms, nets, or
     'sinusoid, three steps': dict(datasource='sinusoid', num_updates=3),
     'sinusoid, layer norm': dict(datasource='sinusoid', norm='layer_norm', stop_grad=True),
 }
+STEP = tf.constant(0, tf.int64)
 CASES = [pytest.param(functools.partial(from_file, path), id=path.stem) for path in GOLDEN_FILES]
 CASES += [
     pytest.param(functools.partial(from_oracle, **flags), id=name) for name, flags in ORACLE.items()
@@ -45,12 +46,12 @@ def close(actual, expected):
 def test_outputs_losses_and_accuracies_after_every_step(golden):
     learner, task, steps = golden.learner, golden.task, golden.flags['test_num_updates']
     close(golden.run(learner.query_outputs)(task, steps)[1:], golden.values['outputbs'])
-    losses, metrics = (
-        tf.reduce_mean(x, axis=1) for x in golden.run(learner.query_metrics)(task, steps)
+    losses, scores = (
+        tf.reduce_mean(x, axis=1) for x in golden.run(learner.query_scores)(task, steps)
     )
     np.testing.assert_allclose(losses[1:], golden.values['total_losses2'], rtol=1e-4)
     if 'total_accuracies2' in golden.values:
-        np.testing.assert_allclose(metrics[1:], golden.values['total_accuracies2'], rtol=1e-4)
+        np.testing.assert_allclose(scores[1:], golden.values['total_accuracies2'], rtol=1e-4)
 
 
 def test_support_before_adaptation(golden):
@@ -61,14 +62,14 @@ def test_support_before_adaptation(golden):
         ),
         golden.values['outputas'],
     )
-    _, log = learner.pretrain_loss(task)
+    _, log, _ = learner.pretrain_loss(task, STEP)
     np.testing.assert_allclose(log['pre_loss'], golden.values['total_loss1'], rtol=1e-4)
     if 'total_accuracy1' in golden.values:
         np.testing.assert_allclose(log['pre_accuracy'], golden.values['total_accuracy1'], rtol=1e-4)
 
 
 def test_meta_gradient(golden):
-    gradients, log = golden.run(golden.learner.meta_gradients)(golden.task)
+    gradients, log, _ = golden.run(golden.learner.meta_gradients)(golden.task, STEP)
     compare(golden, 'meta_grad', gradients)
     np.testing.assert_allclose(
         log['post_loss'], golden.values['total_losses2'][golden.flags['num_updates'] - 1], rtol=1e-4
@@ -78,11 +79,13 @@ def test_meta_gradient(golden):
 @pytest.mark.skipif(not GOLDEN_FILES, reason='no golden files beside the project')
 def test_meta_gradient_of_a_golden_file_uncompiled():
     golden = from_file(next(path for path in GOLDEN_FILES if 'omniglot' in path.stem))
-    compare(golden, 'meta_grad', graph(golden.learner.meta_gradients)(golden.task)[0])
+    update = graph(golden.learner.meta_gradients)(golden.task, STEP)
+    compare(golden, 'meta_grad', update.gradients)
 
 
 def test_pretraining_gradient(golden):
-    compare(golden, 'pre_grad', golden.run(golden.learner.pretrain_gradients)(golden.task)[0])
+    update = golden.run(golden.learner.pretrain_gradients)(golden.task, STEP)
+    compare(golden, 'pre_grad', update.gradients)
 
 
 def compare(golden, prefix, gradients):

@@ -157,9 +157,8 @@ def test_filling_counts_for_nothing(float64):
 
 def keys(*seeds):
     """A key for each of as many tasks."""
-    return tf.constant(
-        [np.random.default_rng(seed).integers(0, 2**32, 2, dtype=np.uint32) for seed in seeds]
-    )
+    words = [np.random.default_rng(seed).integers(0, 2**32, 2, dtype=np.uint32) for seed in seeds]
+    return tf.constant(np.stack(words))
 
 
 def test_running_averages_move_by_the_mean_of_the_tasks(float64):

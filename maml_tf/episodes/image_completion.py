@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.episodes.images import ImageTasks
+from maml_tf.episodes.image_tasks import ImageTasks
 from maml_tf.episodes.points import Division, SizesAndKeys
 from maml_tf.episodes.random_bits import Stream, choose, uniform
 from maml_tf.episodes.source import EpisodeSource

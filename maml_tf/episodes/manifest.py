@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.episodes.images import ImageTasks
+from maml_tf.episodes.image_tasks import ImageTasks
 from maml_tf.episodes.random_bits import KEYS, Stream
 from maml_tf.episodes.sampling import Picks
 from maml_tf.errors import UserError

@@ -41,8 +41,10 @@ class KerasSteps:
         # Held by an object that Keras does not look into: these are no variables of the learner.
         self._means = types.SimpleNamespace(of={})
 
-    def get_compile_config(self) -> dict:
-        """Returns what a `.keras` file keeps of `compile`."""
+    def get_compile_config(self) -> dict | None:
+        """Returns what a `.keras` file keeps of `compile`; None: it was not called."""
+        if not self.compiled:
+            return None
         return {'optimizer': keras.saving.serialize_keras_object(self.optimizer)}
 
     def compile_from_config(self, config: dict) -> None:

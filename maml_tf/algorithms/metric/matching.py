@@ -63,9 +63,10 @@ class Matching(MetricLearner):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'Matching':
         """Returns the learner that the command line describes. Raises UserError in regression."""
+        objective = cls.objective_of(flags, problem)
         return cls(
             conv4(problem.input_shape, flags.num_filters),
-            cls.objective_of(flags, problem),
+            objective,
             fce=flags.matching_fce,
             steps=flags.matching_steps,
             similarity=flags.matching_similarity,

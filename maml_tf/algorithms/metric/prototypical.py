@@ -42,9 +42,10 @@ class Prototypical(MetricLearner):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'Prototypical':
         """Returns the learner that the command line describes. Raises UserError in regression."""
+        objective = cls.objective_of(flags, problem)
         return cls(
             conv4(problem.input_shape, flags.num_filters),
-            cls.objective_of(flags, problem),
+            objective,
             distance=flags.prototypical_distance,
             transductive=bool(flags.transductive),
         )
