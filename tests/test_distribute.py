@@ -30,7 +30,6 @@ def learn_twice(path):
     one, `log`.
     """
     import keras
-    import tensorflow as tf
     from test_conformance import source_for
 
     from maml_tf.training import distribute

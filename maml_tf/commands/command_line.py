@@ -32,7 +32,6 @@ FLAG_OF = {
     'inner_lr': 'update_lr',
     'inner_steps': 'num_updates',
     'filters': 'num_filters',
-    'split': 'class_split',
     'path': 'export_dir',
     'iteration': 'test_iter',
     'l2': 'siamese_l2',

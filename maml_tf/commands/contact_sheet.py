@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from maml_tf.commands import command_line
 from maml_tf.datasets.flags import check_flags, episode_specs
 from maml_tf.datasets.sources import SOURCES
-from maml_tf.episodes.images import ImageTasks
+from maml_tf.episodes.image_tasks import ImageTasks
 from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate, figures
 from maml_tf.terminal.exit import errors_as_one_line
@@ -35,7 +35,8 @@ LONGEST_NAME = 16
 def draw(path: str | pathlib.Path, tasks: ImageTasks, count: int, title: str) -> None:
     """Draws the first `count` tasks; the ending of `path` says as what kind of picture."""
     picks, images = tasks.fetch(0, count)
-    task, spec = tasks.assemble(picks, images), tasks.spec
+    task = tasks.assemble(picks, images)
+    spec = tasks.spec
     names = tasks.classes.class_names or [str(number) for number in range(len(tasks.classes.sizes))]
     grids = [
         np.concatenate([_rows(x[i], spec.way) for x in (task.support_x, task.query_x)])
@@ -114,13 +115,16 @@ def _main(argv: list[str]) -> None:
     source = SOURCES[values.datasource]
     if not source.classification:
         raise UserError(f'--datasource={values.datasource}: has no images by class to look at')
-    spec, evaluation = episode_specs(values, source)
-    split, seed = values.train_on, values.seed
-    if values.split != 'train':
-        spec, split, seed = evaluation, values.split, evaluate.TASK_SEED
+    training, evaluation = episode_specs(values, source)
+    if values.split == 'train':
+        spec = training
+        tasks = source.load(values).tasks(values.train_on, spec, values.seed)
+    else:
+        spec = evaluation
+        tasks = source.load(values).tasks(values.split, spec, evaluate.TASK_SEED)
     draw(
         values.output,
-        source.load(values).tasks(split, spec, seed),
+        tasks,
         values.tasks,
         f'{values.datasource}: the first {values.tasks} {values.split} tasks, {spec.way}-way '
         f'{spec.shot}-shot',

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.datasets.raw.prepared import prepared
-from maml_tf.episodes.images import ClassImages, ImageClasses
+from maml_tf.episodes.class_images import ClassImages
+from maml_tf.episodes.images import ImageClasses
 from maml_tf.terminal import progress
 
 HEIGHT, WIDTH = 218, 178

@@ -7,7 +7,8 @@ import numpy as np
 
 from maml_tf.datasets.raw.prepared import prepared
 from maml_tf.datasets.splits import class_names
-from maml_tf.episodes.images import ClassImages, ImageClasses
+from maml_tf.episodes.class_images import ClassImages
+from maml_tf.episodes.images import ImageClasses
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds

@@ -22,7 +22,8 @@ from maml_tf.datasets.raw import memory_map
 from maml_tf.datasets.raw.folder_images import Outcome, Wanted, in_memory, mapped
 from maml_tf.datasets.raw.folder_split import check_enough, large_enough, split_classes, too_small
 from maml_tf.datasets.raw.listing import SPLITS, left_out, list_splits
-from maml_tf.episodes.images import ClassImages, ImageClasses
+from maml_tf.episodes.class_images import ClassImages
+from maml_tf.episodes.images import ImageClasses
 from maml_tf.errors import ArgumentError
 from maml_tf.terminal.text import counted, listed, shown
 

@@ -161,11 +161,7 @@ def _fc100(flags):
 def _cub(flags):
     from maml_tf.datasets.cub import cub
 
-    names = ('cub', 'cub_meta_dataset')
-    split = flags.class_split or names[0]
-    if split not in names:
-        raise ArgumentError('class_split', split, f'CUB has {" and ".join(names)}')
-    return cub(flags.data_dir, flags.image_size or 84, split)
+    return cub(flags.data_dir, flags.image_size or 84, flags.class_split or 'cub')
 
 
 def _directory(flags):

@@ -9,7 +9,8 @@ from maml_tf.datasets.raw import tieredimagenet as raw_tieredimagenet
 from maml_tf.datasets.raw.images import SIDE
 from maml_tf.datasets.raw.manual_builder import ManualBuilder, batches, prepared_builder
 from maml_tf.datasets.raw.memory_map import memory_mapped
-from maml_tf.episodes.images import ClassImages, ImageClasses
+from maml_tf.episodes.class_images import ClassImages
+from maml_tf.episodes.images import ImageClasses
 
 
 class TieredImagenet(ManualBuilder):

@@ -5,43 +5,46 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.image_tasks import ImageTasks
+from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.points import Division, SizesAndKeys
 from maml_tf.episodes.random_bits import Stream, choose, uniform
 from maml_tf.episodes.source import EpisodeSource
-from maml_tf.errors import UserError
+from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.errors import ArgumentError
 from maml_tf.objectives import Regression
 
 
 class ImageCompletion(EpisodeSource):
-    """A task is an image, drawn from all of a split: x [row, column] from 0 (first) to 1 (last), y
-    the pixel, 0 to 1.
+    """A task is an image, some of whose pixels are given and others to be predicted.
 
-    Support and query are random pixels, none twice. A spec whose `query` is the number of pixels
-    asks for the whole image instead, row by row. The paper scales positions to [0, 1]; that the
-    last is 1 is this package's reading.
+    It is drawn from all images of a split. x is a pixel's [row, column] from 0 (first) to 1 (last),
+    y its value, 0 to 1. Support and query are random pixels, none twice. A spec whose `query` is
+    the number of pixels asks for the whole image instead, row by row. The paper scales positions to
+    [0, 1]; that the last is 1 is this package's reading.
 
     Args:
-      images: ImageClasses; its classes and rotations play no part.
+      images: its classes and rotations play no part.
       query_contains_support: the query is the support and spec.query further pixels.
     """
 
     objective = Regression()
     input_shape = (2,)
 
-    def __init__(self, images, query_contains_support=False):
+    def __init__(self, images: ImageClasses, query_contains_support: bool = False):
         self.images, self.query_contains_support = images, query_contains_support
         self.splits, self.output_dim = images.splits, images.input_shape[-1]
 
-    def tasks(self, split, spec, seed):
-        """Returns draw(start, count) -> Task, with spec.shot support and spec.query (further) query
-        pixels per task.
+    def tasks(self, split: str, spec: EpisodeSpec, seed: int) -> 'PixelTasks':
+        """Returns draw(start, count), which gives tasks of spec.shot support and spec.query
+        (further) query pixels.
 
-        Raises: UserError where an image has too few pixels.
+        Raises: ArgumentError where an image has too few pixels.
         """
         classes = self.images.split(split)
         return PixelTasks(
-            classes._replace(sizes=[len(classes.images)]),
+            classes._replace(sizes=np.array([len(classes.images)])),
             spec,
             (seed, split),
             self.query_contains_support,
@@ -49,8 +52,12 @@ class ImageCompletion(EpisodeSource):
 
 
 class PixelPicks(NamedTuple):
-    """Which image of a task, int32 [tasks, 1] class (0) and [tasks, 1, 1] number; which pixels of
-    it; the sizes and keys of tasks, see Division."""
+    """Images and pixels of tasks, by their numbers.
+
+    classes: int32 [tasks, 1], 0;  images: int32 [tasks, 1, 1]
+    pixels:  int32 [tasks, points], row by row, the support first
+    drawn:   the sizes and keys of the tasks, see points.Division
+    """
 
     classes: tf.Tensor
     images: tf.Tensor
@@ -59,26 +66,33 @@ class PixelPicks(NamedTuple):
 
 
 class PixelTasks(ImageTasks):
-    """draw(start, count) -> Task.
+    """draw(start, count) -> Task of the pixels of an image.
 
     Args:
       classes: ClassImages of one class.
       stream: (seed, split), see random_bits.Stream.
+    Raises: ArgumentError where an image has too few pixels.
     """
 
-    def __init__(self, classes, spec, stream, query_contains_support):
+    def __init__(
+        self,
+        classes: ClassImages,
+        spec: EpisodeSpec,
+        stream: tuple[int, str],
+        query_contains_support: bool,
+    ):
         super().__init__(classes, self._pick, spec)
         height, width = classes.images.shape[1:3]
         self._total = height * width
         self._whole = spec.query == self._total
-        drawn = spec.shot if self._whole else spec.shot + spec.query
-        if drawn > self._total:
-            raise UserError(
-                f'--update_batch_size: {spec.shot} support + {spec.query} query pixels are more '
-                'than the '
-                f'{height}x{width} of an image (as many query pixels: all of it)'
+        self._drawn = spec.shot if self._whole else spec.shot + spec.query
+        if self._drawn > self._total:
+            raise ArgumentError(
+                'shot',
+                spec.shot,
+                f'{spec.shot} support + {spec.query} query pixels are more than the '
+                f'{height}x{width} of an image (as many query pixels: all of it)',
             )
-        self._drawn = drawn
         self._division = Division(spec, stream, query_contains_support and not self._whole)
         self._image_bits, self._pixel_bits = Stream(*stream, 0), Stream(*stream, 2)
         rows, columns = np.indices((height, width), np.float32)
@@ -93,12 +107,10 @@ class PixelTasks(ImageTasks):
         if self._whole:
             everywhere = tf.broadcast_to(tf.range(self._total), [count, self._total])
             pixels = tf.concat([pixels, everywhere], 1)
-        return PixelPicks(
-            tf.zeros_like(number), number[:, :, None], pixels, self._division.drawn(start, count)
-        )
+        drawn = self._division.drawn(start, count)
+        return PixelPicks(tf.zeros_like(number), number[:, :, None], pixels, drawn)
 
-    def assemble(self, picks, images):
-        """PixelPicks and their images uint8 [tasks, 1, 1, height, width, channels] -> Task."""
+    def assemble(self, drawn: PixelPicks, images: tf.Tensor) -> Task:
         pixels = tf.reshape(images, [images.shape[0], self._total, images.shape[-1]])
-        y = tf.cast(tf.gather(pixels, picks.pixels, batch_dims=1), tf.float32) * (1 / 255)
-        return self._division(tf.gather(self._positions, picks.pixels), y, picks.drawn)
+        y = tf.cast(tf.gather(pixels, drawn.pixels, batch_dims=1), tf.float32) * (1 / 255)
+        return self._division(tf.gather(self._positions, drawn.pixels), y, drawn.drawn)

@@ -62,7 +62,7 @@ class ImageTasks(FetchedDraw):
         return Task(support_x, support_y, query_x, query_y, *masks, key=drawn.keys)
 
     def _masks(self, picks, count):
-        """Says which examples belong to the support and which to the query, each [tasks, way, ...]."""
+        """Says which examples are support and which are queries, each float [tasks, way, ...]."""
         spec = self.spec
         ways = tf.fill([count], spec.way) if picks.ways is None else picks.ways
         shots = tf.fill([count], spec.shot) if picks.shots is None else picks.shots

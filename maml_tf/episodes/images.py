@@ -26,7 +26,8 @@ class ImageClasses(EpisodeSource):
       load: split -> ClassImages, for each of `splits`.
       input_shape: (height, width, channels).
       splits: what there is of 'train', 'val', 'test'.
-      rotations: {split: one of sampling.ROTATIONS}, or one for all. 'trainval' is turned as 'train'.
+      rotations: {split: one of sampling.ROTATIONS}, or one for all; 'trainval' is turned as 'train'
+        is.
       identity: see EpisodeSource.
     """
 

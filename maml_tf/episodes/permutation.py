@@ -43,7 +43,7 @@ def permuted(place: tf.Tensor, total: int, keys: tf.Tensor) -> tf.Tensor:
 
 
 def _mixed(word, key):
-    """Mixes words by the end of MurmurHash3 (Appleby 2011): every bit changes half of the others."""
+    """Mixes the bits of words as MurmurHash3 does at its end (Appleby 2011)."""
     word = tf.bitwise.bitwise_xor(word, key)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         word = tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, _word(shift)))

@@ -1,5 +1,4 @@
-"""Random numbers that are a pure function of (seed, split, stream, task index), the same compiled
-or not.
+"""Random numbers as pure functions of (seed, split, stream, task index), compiled or not.
 
 TensorFlow's stateless floats differ between compiled and uncompiled graphs, its integer bits do
 not. Philox is a counter-based generator: task i owns a fixed range of counters, so a batch of tasks
@@ -10,10 +9,10 @@ import math
 
 import tensorflow as tf
 
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError
 
 SPLITS = ('train', 'val', 'test', 'trainval')
-# Streams 0 to 4 belong to the sources, each to its own purposes.
+# Streams 0 to 4 belong to the sources, each to its own purposes, and those from 6 on.
 KEYS = 5  # The stream of the tasks' keys, in every source.
 _PHILOX = 1
 _WORDS_PER_COUNTER = 4
@@ -27,16 +26,21 @@ class Stream:
       seed: a number from 0 to 2**40 - 1.
       split: one of SPLITS.
       stream: a small number; a source draws each kind of thing (classes, images, ...) from its own.
+    Raises: ArgumentError for another seed or split.
     """
 
-    def __init__(self, seed, split, stream):
+    def __init__(self, seed: int, split: str, stream: int):
         if not 0 <= seed < 2**40:
-            raise UserError(f'--seed={seed}: a number from 0 to 2**40 - 1')
+            raise ArgumentError('seed', seed, 'a number from 0 to 2**40 - 1')
+        if split not in SPLITS:
+            raise ArgumentError('split', split, f'one of {", ".join(SPLITS)}')
         self._key = (seed << 16) | (SPLITS.index(split) << 8) | stream
 
-    def bits(self, start, tasks, words):
-        """Rows start ... start + tasks - 1, uint32 [tasks, words]; `words` must not change between
-        calls."""
+    def bits(self, start: tf.Tensor | int, tasks: int, words: int) -> tf.Tensor:
+        """Returns rows start ... start + tasks - 1, uint32 [tasks, words].
+
+        A row of another number of words is another row.
+        """
         counters = -(-words // _WORDS_PER_COUNTER)
         first = tf.cast(start, tf.uint64) * tf.constant(counters, tf.uint64)
         bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
@@ -96,13 +100,13 @@ def _rotated(word, places):
     return tf.bitwise.bitwise_or(left, right)
 
 
-def uniform(bits, low, high):
-    """uint32 -> float32, uniform in [low, high) on a grid of 2**24 steps."""
+def uniform(bits: tf.Tensor, low: float | tf.Tensor, high: float | tf.Tensor) -> tf.Tensor:
+    """Makes float32 of uint32, uniform in [low, high) on a grid of 2**24 steps."""
     return low + (high - low) * (tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2.0**-24)
 
 
-def normal(bits):
-    """uint32 [..., 2 * n] -> float32 [..., n], standard normal (Box and Muller 1958), within +-5.8.
+def normal(bits: tf.Tensor) -> tf.Tensor:
+    """Makes standard normals [..., n] of uint32 [..., 2 * n] (Box and Muller 1958), within +-5.8.
 
     Not by the inverse of the error function, for which compiled and uncompiled code use different
     approximations.
@@ -113,11 +117,14 @@ def normal(bits):
     return tf.sqrt(-2.0 * tf.math.log(first)) * tf.cos(2 * math.pi * second)
 
 
-def choose(bits, count, below=None):
-    """Draws without replacement: uint32 [..., n] -> int32 [..., count], distinct numbers in random
-    order.
+def choose(bits: tf.Tensor, count: int, below: tf.Tensor | None = None) -> tf.Tensor:
+    """Draws distinct numbers in random order.
 
-    The numbers are below n, or below `below`, int32 [...] from `count` to n.
+    Args:
+      bits: uint32 [..., n].
+      count: how many to draw.
+      below: int32 [...], from `count` to n: the numbers are below it; None: below n.
+    Returns: int32 [..., count].
     """
     # top_k is compiled for floats, where a sort of integers is slow; 24 bits are exact in float32,
     # and a tie (one in 2**24 a pair) goes to the lower number.

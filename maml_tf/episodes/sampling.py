@@ -1,5 +1,4 @@
-"""Which classes and which of their examples a task takes: a pure function of (seed, split,
-index)."""
+"""Which classes and which of their examples a task takes, drawn by its index."""
 
 from typing import NamedTuple
 
@@ -7,13 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.episodes.random_bits import KEYS, Stream, choose, uniform
-from maml_tf.errors import UserError
+from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.errors import ArgumentError
 
 ROTATIONS = ('none', 'classes', 'per_class', 'per_task')
 
 
 class Picks(NamedTuple):
-    """What tasks consist of, as numbers.
+    """Tasks of images by the numbers of what they hold.
 
     classes: int32 [tasks, way], numbers of classes in their split
     turns:   int32 [tasks, way], quarter turns counterclockwise; None: nothing is turned
@@ -31,20 +31,30 @@ class Picks(NamedTuple):
 
 
 class Sampler:
-    """Draws Picks.
+    """Draws classes and images of tasks: sampler(start, count) -> Picks.
 
     Args:
       sizes: images of each class.
-      spec: an EpisodeSpec.
       rotations: 'none'; 'classes': each quarter turn of a class is a class of its own, numbered as
         it; 'per_class': each class of a task is turned by itself; 'per_task': the task's images are
         all turned alike.
       groups: [classes] number of each class's group, needed by spec.within_groups.
       stream: (seed, split), see random_bits.Stream.
-    Raises: UserError where the classes cannot give such tasks.
+    Attributes:
+      candidates: how many classes there are to draw from.
+    Raises: ArgumentError where the classes cannot give such tasks.
     """
 
-    def __init__(self, sizes, spec, stream, rotations='none', groups=None):
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        spec: EpisodeSpec,
+        stream: tuple[int, str],
+        rotations: str = 'none',
+        groups: np.ndarray | None = None,
+    ):
+        if rotations not in ROTATIONS:
+            raise ArgumentError('rotations', rotations, f'one of {", ".join(ROTATIONS)}')
         seed, split = stream
         self.sizes, self.spec, self.rotations = np.asarray(sizes, np.int32), spec, rotations
         self.candidates = len(self.sizes) * (4 if rotations == 'classes' else 1)
@@ -62,24 +72,23 @@ class Sampler:
     def _check(self, split):
         spec = self.spec
         if spec.way > self.candidates:
-            raise UserError(
-                f'--num_classes={spec.way}: the {split} split has {self.candidates} classes'
-            )
+            raise ArgumentError('way', spec.way, f'the {split} split has {self.candidates} classes')
         if self.examples > self.sizes.min():
-            raise UserError(
-                f'--update_batch_size: {spec.shot} support + {spec.query} query images per class '
-                'are more '
-                f'than the {self.sizes.min()} of the smallest class of the {split} split'
+            raise ArgumentError(
+                'shot',
+                spec.shot,
+                f'{spec.shot} support + {spec.query} query images per class are more than the '
+                f'{self.sizes.min()} of the smallest class of the {split} split',
             )
-        for flag, least, most in (
-            ('way', spec.least_way, spec.way),
-            ('shot', spec.least_shot, spec.shot),
+        for argument, least, most in (
+            ('least_way', spec.least_way, spec.way),
+            ('least_shot', spec.least_shot, spec.shot),
         ):
             if least is not None and not 0 < least <= most:
-                raise UserError(f'--train_{flag}_from={least}: at least 1 and at most {most}')
+                raise ArgumentError(argument, least, f'at least 1 and at most {most}')
 
-    def __call__(self, start, count):
-        """Tasks start ... start + count - 1, as Picks."""
+    def __call__(self, start: tf.Tensor | int, count: int) -> Picks:
+        """Draws tasks start ... start + count - 1."""
         classes, turns = self._classes(start, count)
         sizes, largest = tf.gather(tf.constant(self.sizes), classes), int(self.sizes.max())
         bits = self._image_bits.bits(start, count, self.spec.way * largest)
@@ -111,7 +120,7 @@ class Sampler:
         return chosen, tf.broadcast_to(turns, [count, way])
 
     def _numbers(self, start, count):
-        """(ways, shots) of tasks that differ in them."""
+        """Draws (ways, shots) of tasks that differ in them."""
         bits = self._size_bits.bits(start, count, 2) if self.spec.varies else None
         return tuple(
             least if least is None else least + _below(bits[:, i], most - least + 1)
@@ -122,21 +131,26 @@ class Sampler:
 
 
 def _below(bits, n):
-    """uint32 -> int32, uniform in 0 ... n - 1."""
+    """Makes int32 of uint32, uniform in 0 ... n - 1."""
     return tf.cast(uniform(bits, 0.0, float(n)), tf.int32)
 
 
 def _members(groups, spec, split):
-    """(classes of every group that is large enough, filled up to the largest [groups, most]; their
-    sizes)."""
+    """Returns the classes of every group that is large enough, and the groups' sizes.
+
+    The classes are int32 [groups, most], filled up to the largest.
+    """
     if groups is None:
-        raise UserError(f'--within_groups: the classes of the {split} split have no groups')
+        raise ArgumentError(
+            'within_groups', None, f'the classes of the {split} split have no groups'
+        )
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     large = [classes for classes in members if len(classes) >= spec.way]
     if not large:
-        raise UserError(
-            f'--num_classes={spec.way}: the largest group of the {split} split has '
-            f'{max(map(len, members))} classes'
+        raise ArgumentError(
+            'way',
+            spec.way,
+            f'the largest group of the {split} split has {max(map(len, members))} classes',
         )
     most = max(map(len, large))
     filled = np.stack([np.pad(classes, (0, most - len(classes))) for classes in large])

@@ -1,4 +1,4 @@
-"""Functions of fresh tasks, compiled whether the tasks are drawn in the graph or read from a file."""
+"""Functions of fresh tasks, compiled even where the tasks are read from a file."""
 
 import abc
 from collections.abc import Callable

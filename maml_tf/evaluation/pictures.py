@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from maml_tf.algorithms.metric.metric_learner import MetricLearner
-from maml_tf.episodes.images import ImageTasks
+from maml_tf.episodes.image_tasks import ImageTasks
 from maml_tf.episodes.sampling import Picks
 from maml_tf.episodes.task import Task
 from maml_tf.evaluation import embedding_plots, plots

@@ -1,5 +1,6 @@
 """Training on several devices: the tasks of a meta-batch are split over replicas."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,18 @@ def make_strategy(name: str, tasks: int | None = None) -> tf.distribute.Strategy
     gpus = [device.name for device in tf.config.list_logical_devices('GPU')]
     if name == 'mirrored' or (name == 'auto' and 1 < len(gpus) <= (tasks or len(gpus))):
         cpus = [device.name for device in tf.config.list_logical_devices('CPU')]
-        return tf.distribute.MirroredStrategy(gpus or cpus)
+        return _mirrored(tuple(gpus or cpus))
     return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Makes one strategy for all of a process.
+
+    Every strategy numbers its reductions from the same start, and TensorFlow takes those of two
+    strategies on the same devices for each other's.
+    """
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def iterate(

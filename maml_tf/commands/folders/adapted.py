@@ -13,9 +13,9 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from maml_tf.commands.folders.trained import Trained
-from maml_tf.datasets.raw.image_files import shown
 from maml_tf.errors import ArgumentError
 from maml_tf.saving.files import new_saved_model
+from maml_tf.terminal.text import shown
 
 CHUNK = 50  # images in one call
 

@@ -84,7 +84,16 @@ class _Canvas:
         """Draws a thin bar."""
         self._axes.add_patch(Rectangle((x, y), length, 0.06, color=colour, lw=0))
 
-    def text(self, x: float, y: float, text: str, colour='black', size=8, va='top', ha='left'):
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        colour: str = 'black',
+        size: float = 8,
+        va: str = 'top',
+        ha: str = 'left',
+    ) -> None:
         """Writes lines of text."""
         self._axes.text(
             x,

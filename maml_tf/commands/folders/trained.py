@@ -11,10 +11,10 @@ import tensorflow as tf
 from maml_tf import algorithms
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import problem_of
-from maml_tf.datasets.raw.image_files import shown
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.saving.init_from import load_weights
+from maml_tf.terminal.text import shown
 
 
 class Trained(NamedTuple):
