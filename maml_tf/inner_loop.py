@@ -140,6 +140,12 @@ def inner_step(
     return weights, slots, losses, outputs
 
 
+def train_update_lr(flags) -> float:
+    """Returns the inner rate in training, where evaluation may differ."""
+    own = flags.train_update_lr
+    return flags.update_lr if own == -1 else own
+
+
 def define_flags(flags):
     """Defines the flags of every method that adapts by gradient steps."""
     flags.DEFINE_float(

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.objectives import Axis, Metric, Objective
-from maml_tf.saving.configuration import Configured
-from maml_tf.saving.variables import named
+from maml_tf.serialisation.configuration import Configured
+from maml_tf.serialisation.variables import named
 from maml_tf.training.keras_steps import KerasSteps
 from maml_tf.training.phases import Loss, OuterLoop, Phase, Update, adam
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from maml_tf.saving.configuration import Configured
+from maml_tf.serialisation.configuration import Configured
 
 
 class Metric(NamedTuple):

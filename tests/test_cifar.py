@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.datasets import cifar
 from maml_tf.datasets.cifar import cifar_fs, fc100
-from maml_tf.datasets.splits import class_names
+from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.networks.reference import FullyConnected

@@ -207,7 +207,7 @@ def test_installed_package_runs_anywhere(tmp_path):
     except importlib.metadata.PackageNotFoundError:
         pytest.skip('maml_tf is not installed')
     program = (
-        'import maml_tf.datasets.splits as s; print(sorted({len(x) for x in '
+        'import maml_tf.datasets.raw.splits as s; print(sorted({len(x) for x in '
         's.class_names("omniglot_cbfinn").'
         'values()}))'
     )

@@ -15,7 +15,7 @@ from keras import layers
 from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.objectives import MeanClassification
-from maml_tf.saving.configuration import Configured
+from maml_tf.serialisation.configuration import Configured
 
 
 class Hinge(Configured):

@@ -20,7 +20,7 @@ from maml_tf.datasets import cub as cub_module
 from maml_tf.datasets.cub import attributes, cub
 from maml_tf.datasets.raw import memory_map
 from maml_tf.datasets.raw.memory_map import gathered, memory_mapped
-from maml_tf.datasets.splits import class_names
+from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.streaming import on_fresh_tasks
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError, UserError

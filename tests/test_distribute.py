@@ -48,6 +48,7 @@ def learn_twice(path):
         with strategy.scope():
             keras.utils.set_random_seed(0)
             learner, spec = algorithms.registry()[method].tiny()
+            learner.xla = False
             # A step of plain gradient descent shows the gradient; Adam's would hide its size.
             ops = {
                 phase.name: TrainingOp(learner, keras.optimizers.SGD(1.0), phase.gradients)
@@ -62,8 +63,11 @@ def learn_twice(path):
                 kind = when if id(variable) in trained else f'state_{when}'
                 values[f'{where}/{kind}/{name}'] = variable.numpy()
 
+        start = [(variable, np.array(variable)) for variable in learner.variables]
         for phase, op in ops.items():
             where = f'{method}/{phase}/{replicas}'
+            for variable, value in start:
+                variable.assign(value)
             remember(where, 'before')
             if replicas > 1:
                 run = distribute.iterate(strategy, op, draw, TASKS)

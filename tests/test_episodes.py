@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 
 from maml_tf.datasets.sinusoid import Sinusoid
+from maml_tf.episodes.class_images import pixels
 from maml_tf.episodes.images import ClassImages, ImageClasses
 from maml_tf.episodes.random_bits import Stream, choose, uniform
-from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.episodes.task import BatchSpec, EpisodeSpec
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 6, 5, 5, 1), np.uint8)
@@ -166,11 +167,37 @@ def test_growing_shots_keep_classes_and_images():
     np.testing.assert_array_equal(draw(1)[:, 1], draw(3)[:, 3])
 
 
+def test_images_that_are_not_square_are_not_turned():
+    wide = np.zeros((3, 4, 5, 6, 1), np.uint8)
+    for spec in (EpisodeSpec(2, 1, 1), BatchSpec(4)):
+        with pytest.raises(ValueError, match='^rotations=classes: images of 5x6 have no quarter'):
+            ImageClasses.from_arrays(wide, {'train': [0, 1, 2]}, 'classes').tasks('train', spec, 0)
+
+
+@pytest.mark.parametrize('shape', [(1, 2, 3, 5, 5, 1), (4, 5, 5, 3)])
+@pytest.mark.parametrize('compiled', [False, True])
+def test_pixels_by_brute_force(shape, compiled):
+    images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    turns = np.random.default_rng(2).integers(0, 4, shape[:-3]).astype(np.int32)
+    expected = np.empty(shape, np.float32)
+    for place in np.ndindex(*turns.shape):
+        expected[place] = np.rot90(images[place], turns[place]) * np.float32(1 / 255)
+    function = tf.function(pixels, jit_compile=True) if compiled else pixels
+    np.testing.assert_array_equal(function(images, turns), expected)
+    np.testing.assert_array_equal(function(images), images * np.float32(1 / 255))
+
+
+def test_words_of_a_bad_seed_or_split():
+    for arguments, words in [((-1, 'train'), '^seed=-1: '), ((0, 'all'), '^split=all: one of ')]:
+        with pytest.raises(ValueError, match=words):
+            Stream(*arguments, 0)
+
+
 def test_what_a_split_cannot_give():
     source = ImageClasses.from_arrays(IMAGES, SPLITS)
-    with pytest.raises(ValueError, match='--num_classes=3.*val.*2 classes'):
+    with pytest.raises(ValueError, match='^way=3: the val split has 2 classes'):
         source.tasks('val', EpisodeSpec(3, 1, 1), 0)
-    with pytest.raises(ValueError, match='4 support . 3 query.* 6 of'):
+    with pytest.raises(ValueError, match='^shot=4: 4 support . 3 query.* 6 of'):
         source.tasks('val', EpisodeSpec(2, 4, 3), 0)
 
 

@@ -18,7 +18,9 @@ from maml_tf.episodes.images import ClassImages, ImageClasses
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.networks.reference import FullyConnected
-from maml_tf.training import train
+from maml_tf.training.iterate import iterate
+from maml_tf.training.operations import metatrain_op
+from maml_tf.training.phases import adam
 
 HEIGHT, WIDTH, CHANNELS = 5, 7, 3
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 5, HEIGHT, WIDTH, CHANNELS), np.uint8)
@@ -110,7 +112,7 @@ def test_a_task_is_a_function_of_its_index(spec):
 
 
 def test_too_few_pixels():
-    with pytest.raises(UserError, match='20 support . 16 query pixels.*5x7'):
+    with pytest.raises(UserError, match='^shot=20: 20 support . 16 query pixels.*5x7'):
         ImageCompletion(SOURCE).tasks('train', EpisodeSpec(1, 20, 16), 0)
     with pytest.raises(UserError, match='36 support'):
         ImageCompletion(SOURCE).tasks('train', EpisodeSpec(1, 36, 35), 0)
@@ -138,9 +140,7 @@ def test_streamed_images_make_the_same_tasks(tmp_path):
 def test_maml_learns(tmp_path):
     source = ImageCompletion(streamed(tmp_path / 'images.npy'))
     learner = MAML(FullyConnected((2,), CHANNELS, (20,)), source.objective, inner_lr=0.05)
-    run = train.iterate(
-        train.metatrain_op(learner, train.adam(0.02)), source.tasks('train', SPEC, 0), 8
-    )
+    run = iterate(metatrain_op(learner, adam(0.02)), source.tasks('train', SPEC, 0), 8)
     first, last = (float(run(start, 100)['post_loss']) for start in (0, 100))
     assert (
         last < first and last < 0.25

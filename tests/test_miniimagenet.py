@@ -16,7 +16,7 @@ from raw_files import Calls, decoded, dump, replace, truncate, write_image
 
 from maml_tf.datasets.miniimagenet import MiniImagenet, miniimagenet
 from maml_tf.datasets.raw.pickles import load_arrays
-from maml_tf.datasets.splits import class_names
+from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 

@@ -12,7 +12,7 @@ from golden import SHARED
 from PIL import Image
 
 from maml_tf.datasets.omniglot import Convention, omniglot
-from maml_tf.datasets.splits import class_names
+from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 
@@ -120,7 +120,10 @@ def test_other_conventions(convention, some_drawings):
         expected = 255 - small if convention.ink == 'bright' else small
         assert any(np.array_equal(expected, image) for image in images_of(source, name))
     if convention.class_split == 'lake':
-        with pytest.raises(UserError, match='--class_split.*no val classes, only train and test'):
+        with pytest.raises(
+            UserError,
+            match='^split: there are no val classes, only train and test; evaluate on the test',
+        ):
             source.tasks('val', EpisodeSpec(5, 1, 1), 0)
 
 

@@ -15,7 +15,9 @@ from maml_tf.episodes.random_bits import Stream, normal
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.networks.reference import FullyConnected
-from maml_tf.training import train
+from maml_tf.training.iterate import iterate
+from maml_tf.training.operations import metatrain_op
+from maml_tf.training.phases import adam
 
 SOURCES = {
     'frequency': Sinusoid(frequency=(0.8, 1.2)),
@@ -216,9 +218,13 @@ def test_drawn_shots(source):
 @pytest.mark.parametrize(
     'least_query, spec, words',
     [
-        (None, EpisodeSpec(1, 4, 3, least_shot=5), '--train_shot_from=5: .*at most 4'),
-        (4, PLAIN, 'least_query=4: .*at most 3'),
-        (None, EpisodeSpec(1, 4, 3, least_shot=2, leave_to_query=True), '--leave_to_query'),
+        (None, EpisodeSpec(1, 4, 3, least_shot=5), '^least_shot=5: .*at most 4'),
+        (4, PLAIN, '^least_query=4: .*at most 3'),
+        (
+            None,
+            EpisodeSpec(1, 4, 3, least_shot=2, leave_to_query=True),
+            '^leave_to_query=True: not for regression',
+        ),
     ],
 )
 def test_bad_sizes(least_query, spec, words):
@@ -308,6 +314,6 @@ def test_maml_learns(source, mean_square):
     20."""
     learner = MAML(FullyConnected(source.input_shape, 1, (20,)), source.objective, inner_lr=0.05)
     draw = source.tasks('train', EpisodeSpec(1, 10, 10), 0)
-    run = train.iterate(train.metatrain_op(learner, train.adam(0.02)), draw, 16)
+    run = iterate(metatrain_op(learner, adam(0.02)), draw, 16)
     run(0, 200)
     assert float(run(200, 100)['post_loss']) < 0.9 * mean_square

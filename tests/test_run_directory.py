@@ -11,8 +11,8 @@ import tensorflow as tf
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.saving import checkpoints as checkpoints_module
 from maml_tf.saving.checkpoints import LEARNER, Checkpoints, checkpoints
-from maml_tf.saving.files import check_new, new_saved_model, write_atomically
 from maml_tf.saving.run_directory import RunDirectory
+from maml_tf.serialisation.files import check_new, new_saved_model, write_atomically
 
 
 def run_directory(path):

@@ -17,14 +17,8 @@ from maml_tf.training.phases import adam
 SPEC, TASKS = EpisodeSpec(way=3, shot=1, query=2), 6
 
 
-def learner(**kwargs):
-    return MAML(
-        ConvNet((9, 8, 1), SPEC.way, filters=4),
-        Classification(),
-        inner_lr=0.1,
-        inner_steps=2,
-        **kwargs,
-    )
+def learner(network=ConvNet((9, 8, 1), SPEC.way, filters=4), **kwargs):
+    return MAML(network, Classification(), inner_lr=0.1, **kwargs)
 
 
 @pytest.fixture(scope='module')
@@ -79,7 +73,8 @@ def test_which_learners_share():
 @pytest.mark.parametrize('at_once', [1, 2])
 def test_the_meta_gradient_is_the_same(draw, monkeypatch, cores, at_once):
     monkeypatch.setattr(shares, '_cores', lambda: cores)
-    maml, float32 = learner(dtype='float64'), draw
+    network = FullyConnected((9, 8, 1), SPEC.way, (16, 16), 'batch_norm')
+    maml, float32 = learner(network, inner_steps=2, dtype='float64'), draw
     draw = lambda start, count: float32(start, count).cast('float64')
     whole, log, _ = maml.meta_gradients(draw(zero() + 3, TASKS), zero())
     in_shares = shares.mean(maml.meta_gradients, draw, TASKS, at_once, xla=False)

@@ -13,7 +13,9 @@ from test_bad_input import refused
 from test_cifar import written  # noqa: F401  (a fixture: a prepared CIFAR-100)
 
 from maml_tf.commands.command_line import parsed
-from maml_tf.datasets.sources import SOURCES, episode_spec
+from maml_tf.commands.experiment import problem_of
+from maml_tf.datasets.flags import episode_specs
+from maml_tf.datasets.sources import SOURCES
 
 REGRESSION = [
     name for name, source in SOURCES.items() if not source.classification and name != 'celeba'
@@ -24,13 +26,14 @@ REGRESSION = [
 def test_regression_rows(name):
     flags = parsed(f'--datasource={name}', '--update_batch_size=3')
     row, source = SOURCES[name], SOURCES[name].load(flags)
-    task = source.tasks('train', episode_spec(flags, training=True), 0)(0, 2)
-    assert task.support_x.shape == (
-        2,
-        3,
-        *row.input_shape(flags),
-    ) and source.input_shape == row.input_shape(flags)
+    training, _ = episode_specs(flags, row)
+    task = source.tasks('train', training, 0)(0, 2)
+    assert task.support_x.shape == (2, 3, *row.input_shape(flags))
+    assert source.input_shape == row.input_shape(flags)
     assert task.query_y.shape == (2, 3, row.output_dim)
+    problem = problem_of(flags, source)
+    assert problem.input_shape == source.input_shape and problem.output_dim == row.output_dim
+    assert problem.training_classes is None and not problem.objective.classification
 
 
 def test_cifar_rows(written):  # noqa: F811
@@ -43,10 +46,15 @@ def test_cifar_rows(written):  # noqa: F811
             '--train_query=2',
         )
         source = SOURCES[name].load(flags)
-        task = source.tasks('val', episode_spec(flags), 0)(0, 2)
+        _, evaluation = episode_specs(flags, SOURCES[name])
+        task = source.tasks('val', evaluation, 0)(0, 2)
         assert (
             task.support_x.shape == (2, 5, 32, 32, 3) == (2, 5, *SOURCES[name].input_shape(flags))
         )
+        problem = problem_of(flags, source)
+        assert problem.evaluation == evaluation and problem.training.query == 2
+        assert problem.training_classes == source.count_classes('train') > 5
+        assert problem.objective.classification and problem.output_dim == 5
 
 
 def test_sizes_of_a_task():
@@ -60,7 +68,7 @@ def test_sizes_of_a_task():
         '--test_query=15',
         '--train_shot_from=2',
     )
-    training, evaluation = episode_spec(flags, training=True), episode_spec(flags)
+    training, evaluation = episode_specs(flags, SOURCES['omniglot'])
     assert (training.way, training.shot, training.query, training.least_shot) == (60, 5, 7, 2)
     assert (evaluation.way, evaluation.shot, evaluation.query, evaluation.varies) == (
         20,
@@ -210,7 +218,7 @@ def test_other_metric_learners_on_a_folder(photos, tmp_path, algorithm, pictures
         (['--rotations=per_task'], ['--rotations=per_task', 'only to omniglot']),
         (
             ['--pretrain_iterations=5', '--algorithm=siamese'],
-            ['--pretrain_iterations', 'siamese has no pretraining'],
+            ['--pretrain_iterations=5', '--algorithm=siamese'],
         ),
         (['--train_on=trainval'], ['--train_on=trainval', '--test_set=True']),
         (['--export_embedding_dir=embedding'], ['--export_embedding_dir', 'maml has no embedding']),

@@ -19,7 +19,7 @@ from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.datasets import tieredimagenet
 from maml_tf.datasets.raw import images as raw_images
 from maml_tf.datasets.raw import manual_builder, pickles
-from maml_tf.datasets.splits import class_names
+from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.networks.reference import FullyConnected

@@ -12,7 +12,7 @@ from maml_tf.objectives import MeanClassification
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.init_from import load_weights
 from maml_tf.saving.run_directory import RunDirectory
-from maml_tf.saving.variables import named, optimizer_names, structural_names
+from maml_tf.serialisation.variables import named, optimizer_names, structural_names
 
 
 def functional():

@@ -18,10 +18,10 @@ from maml_tf.errors import UserError
 from maml_tf.learner import Learner
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.export_embedding import check_has_embedding
-from maml_tf.saving.files import check_new
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.saving.run_name import experiment_string
-from maml_tf.saving.variables import optimizer_names
+from maml_tf.serialisation.files import check_new
+from maml_tf.serialisation.variables import optimizer_names
 from maml_tf.training import distribute
 from maml_tf.training.operations import TrainingOp, WholeOp, op_of
 from maml_tf.training.phases import OuterLoop, Phase

@@ -19,7 +19,7 @@ import numpy as np
 
 from maml_tf.errors import UserError
 from maml_tf.evaluation import report, results_tables
-from maml_tf.saving.files import write_atomically
+from maml_tf.serialisation.files import write_atomically
 from maml_tf.terminal.exit import errors_as_one_line
 
 # Flags that may differ between a flagfile and its runs. They say where things lie, how fast they

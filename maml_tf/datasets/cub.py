@@ -11,7 +11,7 @@ from PIL import Image
 
 from maml_tf.datasets.raw.memory_map import gathered
 from maml_tf.datasets.raw.prepared import prepared
-from maml_tf.datasets.splits import class_names
+from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.errors import ArgumentError, UserError

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from maml_tf.datasets import omniglot
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
-from maml_tf.saving.run_name import train_update_batch_size
 
 if TYPE_CHECKING:  # The table of sources imports this module.
     from maml_tf.datasets.sources import Source
@@ -51,6 +50,12 @@ def episode_specs(flags, source: 'Source') -> tuple[EpisodeSpec, EpisodeSpec]:
     )
     query = flags.test_query or shot
     return training, EpisodeSpec(way, shot, query, within_groups=flags.within_groups)
+
+
+def train_update_batch_size(flags) -> int:
+    """Returns the shots in training, where evaluation may differ."""
+    own = flags.train_update_batch_size
+    return flags.update_batch_size if own == -1 else own
 
 
 def define_flags(flags, sources: Iterable[str]) -> None:

@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from maml_tf.episodes.points import Division, Functions
 from maml_tf.episodes.random_bits import Stream, choose, normal, uniform
-from maml_tf.episodes.source import Draw
-from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.episodes.task import Draw, EpisodeSpec
 
 SPARSITY, DEPTH, HIDDEN = 3, 4, 100
 

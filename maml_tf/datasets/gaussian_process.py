@@ -6,8 +6,7 @@ import tensorflow as tf
 
 from maml_tf.episodes.points import Division, Functions
 from maml_tf.episodes.random_bits import Stream, normal, uniform
-from maml_tf.episodes.source import Draw
-from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.episodes.task import Draw, EpisodeSpec, Task
 
 LENGTH, AMPLITUDE, NOISE, X = 0.4, 1.0, 0.02, (-2.0, 2.0)
 

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from maml_tf.datasets.raw import miniimagenet as raw_miniimagenet
 from maml_tf.datasets.raw.images import SIDE
 from maml_tf.datasets.raw.manual_builder import ManualBuilder, batches, prepared_builder
-from maml_tf.datasets.splits import class_names
+from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.images import ImageClasses
 

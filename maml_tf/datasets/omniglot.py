@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maml_tf.datasets.raw.prepared import prepared
-from maml_tf.datasets.splits import class_names
+from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.sampling import ROTATIONS

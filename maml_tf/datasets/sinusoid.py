@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from maml_tf.episodes.points import Division, Functions
 from maml_tf.episodes.random_bits import Stream, uniform
-from maml_tf.episodes.source import Draw
-from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.episodes.task import Draw, EpisodeSpec, Task
 
 AMPLITUDE, PHASE, X = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
 

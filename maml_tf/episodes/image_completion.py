@@ -8,7 +8,7 @@ import tensorflow as tf
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.image_tasks import ImageTasks
 from maml_tf.episodes.images import ImageClasses
-from maml_tf.episodes.points import Division, SizesAndKeys
+from maml_tf.episodes.points import Division, SizesAndKeys, check
 from maml_tf.episodes.random_bits import Stream, choose, uniform
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import EpisodeSpec, Task
@@ -81,6 +81,7 @@ class PixelTasks(ImageTasks):
         stream: tuple[int, str],
         query_contains_support: bool,
     ):
+        check(spec)
         super().__init__(classes, self._pick, spec)
         height, width = classes.images.shape[1:3]
         self._total = height * width

@@ -21,7 +21,7 @@ from maml_tf.episodes.random_bits import KEYS, Stream
 from maml_tf.episodes.sampling import Picks
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError
-from maml_tf.saving.files import write_atomically
+from maml_tf.serialisation.files import write_atomically
 
 
 def write(
@@ -93,7 +93,7 @@ def read(
         header, *lines = pathlib.Path(tasks_file).read_text('utf-8').splitlines()
         json.loads(header)['tasks']
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise wrong(f'not a list of tasks as `write` writes it ({error})') from None
+        raise wrong(f'not a list of tasks ({error})') from None
     rows = []
     for number, line in enumerate(lines, start=2):
         try:

@@ -25,6 +25,12 @@ class Functions(EpisodeSource):
     output_dim = 1
 
 
+def check(spec: Spec) -> None:
+    """Raises ArgumentError for what regression cannot be drawn by."""
+    if not isinstance(spec, EpisodeSpec):
+        raise ArgumentError('spec', spec, 'regression has tasks only, by an EpisodeSpec')
+
+
 class SizesAndKeys(NamedTuple):
     """Holds what tasks draw besides their points.
 
@@ -60,8 +66,7 @@ class Division:
         query_contains_support: bool = False,
         least_query: int | None = None,
     ):
-        if not isinstance(spec, EpisodeSpec):
-            raise ArgumentError('spec', spec, 'regression has tasks only, by an EpisodeSpec')
+        check(spec)
         if spec.leave_to_query:
             raise ArgumentError('leave_to_query', True, 'not for regression')
         for argument, least, most in (

@@ -1,16 +1,13 @@
 """What every source of tasks can be asked for."""
 
 import abc
-from collections.abc import Callable
 
 import tensorflow as tf
 
-from maml_tf.episodes.task import Batch, Sequence, Spec, Task
+from maml_tf.episodes.streaming import streams
+from maml_tf.episodes.task import Draw, Spec, Task
 from maml_tf.errors import ArgumentError
 from maml_tf.objectives import Objective
-
-# (start, count) -> tasks (batches, sequences) start ... start + count - 1.
-Draw = Callable[[tf.Tensor | int, int], Task | Batch | Sequence]
 
 
 class EpisodeSource(abc.ABC):
@@ -68,6 +65,11 @@ class EpisodeSource(abc.ABC):
         if meta_batch_size < 1:
             raise ArgumentError('meta_batch_size', meta_batch_size, 'at least 1')
         draw = self.tasks(split, spec, seed)
-        numbers = tf.data.Dataset.counter()
+        # Compiled, as in training: the functions' values are rounded alike.
+        element = tf.function(
+            lambda i: draw(i * meta_batch_size, meta_batch_size),
+            jit_compile=not streams(draw),
+            autograph=False,
+        )
         # Drawn while the step before is computed.
-        return numbers.map(lambda i: draw(i * meta_batch_size, meta_batch_size)).prefetch(2)
+        return tf.data.Dataset.counter().map(element).prefetch(2)

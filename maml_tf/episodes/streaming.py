@@ -6,8 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from maml_tf.episodes.source import Draw
-from maml_tf.episodes.task import Batch, Sequence, Task
+from maml_tf.episodes.task import Batch, Draw, Sequence, Task
 
 
 class FetchedDraw(abc.ABC):

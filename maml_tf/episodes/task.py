@@ -107,4 +107,5 @@ class SequenceSpec:
 
 
 Spec = EpisodeSpec | BatchSpec | SequenceSpec
-Drawn = Task | Batch | Sequence
+# (start, count) -> tasks (batches, sequences) start ... start + count - 1.
+Draw = Callable[[tf.Tensor | int, int], Task | Batch | Sequence]

@@ -11,7 +11,7 @@ import warnings
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from maml_tf.saving.files import replaced
+from maml_tf.serialisation.files import replaced
 
 DPI = 110
 # Fonts with the world's scripts, asked after matplotlib's own where they are installed.

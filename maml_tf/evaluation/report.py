@@ -17,7 +17,7 @@ import numpy as np
 
 from maml_tf.errors import UserError
 from maml_tf.evaluation.intervals import summarise
-from maml_tf.saving.files import write_atomically
+from maml_tf.serialisation.files import write_atomically
 
 if TYPE_CHECKING:
     from maml_tf.objectives import Axis, Metric

@@ -7,7 +7,7 @@ from typing import Any
 
 from maml_tf.errors import UserError
 from maml_tf.evaluation.report import GRADIENT_STEPS
-from maml_tf.saving.files import write_atomically
+from maml_tf.serialisation.files import write_atomically
 
 BEGIN = '<!-- results: python -m maml_tf.results table -->'
 END = '<!-- end of results -->'

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from maml_tf.networks.encoders import torch_default
 from maml_tf.ops.masking import NEVER
-from maml_tf.saving.configuration import Configured
+from maml_tf.serialisation.configuration import Configured
 
 
 class FullContext(Configured, keras.layers.Layer):

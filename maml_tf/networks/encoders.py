@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf.errors import ArgumentError
-from maml_tf.saving.configuration import Configured
+from maml_tf.serialisation.configuration import Configured
 
 
 def torch_default(fan_in: int) -> keras.initializers.Initializer:

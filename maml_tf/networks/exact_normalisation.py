@@ -8,7 +8,7 @@ import tensorflow as tf
 from maml_tf.errors import ArgumentError
 from maml_tf.ops.layers import normalise
 from maml_tf.ops.shapes import sizes
-from maml_tf.saving.configuration import Configured
+from maml_tf.serialisation.configuration import Configured
 
 _NORMALIZATIONS = (
     keras.layers.BatchNormalization,

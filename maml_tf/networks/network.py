@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.saving.configuration import Configured
+from maml_tf.serialisation.configuration import Configured
 
 
 class Network(Configured, abc.ABC):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from maml_tf.errors import ArgumentError, UserError
-from maml_tf.saving.files import write_atomically
+from maml_tf.serialisation.files import write_atomically
 
 KEPT = 10  # as the reference
 # A checkpoint knows a weight as learner/<name>/.ATTRIBUTES/VARIABLE_VALUE.

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from maml_tf.learner import Learner, State
 from maml_tf.saving import input_checks
-from maml_tf.saving.files import new_saved_model
+from maml_tf.serialisation.files import new_saved_model
 
 
 def export(

@@ -10,7 +10,7 @@ from maml_tf.algorithms.metric.metric_learner import MetricLearner
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner
 from maml_tf.saving import input_checks
-from maml_tf.saving.files import new_saved_model
+from maml_tf.serialisation.files import new_saved_model
 
 
 def export_embedding(

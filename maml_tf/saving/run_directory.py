@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from maml_tf.saving.checkpoints import Checkpoints
-from maml_tf.saving.files import write_atomically
+from maml_tf.serialisation.files import write_atomically
 
 
 class RunDirectory(Checkpoints):

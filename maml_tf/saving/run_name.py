@@ -1,6 +1,9 @@
-"""The name of a run, which says what it was trained with. Imports no TensorFlow."""
+"""The name of a run, which says what it was trained with."""
 
 from collections.abc import Collection
+
+from maml_tf.datasets.flags import train_update_batch_size
+from maml_tf.inner_loop import train_update_lr
 
 # Flags of the data and of training that make another run, and stand in its name where they are not
 # the default.
@@ -51,15 +54,3 @@ def experiment_string(flags, heeds: Collection[str]) -> str:
 def private_flags(flags) -> list[str]:
     """Returns the names of the flags that belong to the chosen method alone."""
     return sorted(name for name in flags if name.startswith(f'{flags.algorithm}_'))
-
-
-def train_update_batch_size(flags) -> int:
-    """Returns the shots in training, where evaluation may differ."""
-    own = flags.train_update_batch_size
-    return flags.update_batch_size if own == -1 else own
-
-
-def train_update_lr(flags) -> float:
-    """Returns the inner rate in training, where evaluation may differ."""
-    own = flags.train_update_lr
-    return flags.update_lr if own == -1 else own

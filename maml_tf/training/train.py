@@ -5,17 +5,20 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
 from maml_tf.errors import UserError
 from maml_tf.objectives import Metric
-from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.terminal import progress
 from maml_tf.terminal.interrupts import Interrupts
 from maml_tf.training.iterate import Run
 from maml_tf.training.phases import Phase
+
+if TYPE_CHECKING:  # Saving stands on learners, and learners on training.
+    from maml_tf.saving.run_directory import RunDirectory
 
 SAVE_EVERY = 1000
 
@@ -47,7 +50,7 @@ def train(
     make_run: Callable[[Phase, int], Run],
     schedule: Schedule,
     start: int,
-    run_directory: RunDirectory,
+    run_directory: 'RunDirectory',
     metric: Metric,
     validate: Callable[[], np.ndarray] | None = None,
     summary_writer: tf.summary.SummaryWriter | None = None,

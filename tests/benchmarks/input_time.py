@@ -34,7 +34,9 @@ from maml_tf.episodes.task import EpisodeSpec  # noqa: E402
 from maml_tf.networks.encoders import conv4  # noqa: E402
 from maml_tf.networks.reference import ConvNet, FullyConnected  # noqa: E402
 from maml_tf.objectives import MeanClassification  # noqa: E402
-from maml_tf.training import train  # noqa: E402
+from maml_tf.training.iterate import iterate  # noqa: E402
+from maml_tf.training.operations import metatrain_op  # noqa: E402
+from maml_tf.training.phases import adam  # noqa: E402
 
 
 def images(classes, each, shape, rotations='none', folder=None):
@@ -148,8 +150,8 @@ def measure(setting, repeats, folder):
     learner = make_learner(source)
     draw = source.tasks('train', spec, 0)
     batch = draw(0, tasks)
-    op = train.metatrain_op(learner, train.adam(1e-3))
-    runs = [train.iterate(op, draw, tasks), train.iterate(op, lambda start, count: batch, tasks)]
+    op = metatrain_op(learner, adam(1e-3))
+    runs = [iterate(op, draw, tasks), iterate(op, lambda start, count: batch, tasks)]
     times = [[], []]
     for run in runs:
         run(0, 1)

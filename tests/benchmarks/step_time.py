@@ -6,7 +6,7 @@ matrix products.
 
 A step is the forward pass, the inner loop, the meta-gradient and Adam, on meta-batches that lie in
 memory. Sides:
-  ours        the package's training, train.iterate
+  ours        the package's training, maml_tf.training.iterate
   map_fn      the authors' form in TensorFlow: one task after another (tf.map_fn), ordinary
               convolutions; without XLA, but for the sinusoid: XLA's convolutions in a loop are many
               times slower on a CPU
@@ -43,7 +43,9 @@ from maml_tf.algorithms.optimisation.maml import MAML  # noqa: E402
 from maml_tf.episodes.task import Task  # noqa: E402
 from maml_tf.networks.reference import ConvNet, FullyConnected  # noqa: E402
 from maml_tf.objectives import Classification, Regression  # noqa: E402
-from maml_tf.training import train  # noqa: E402
+from maml_tf.training.iterate import iterate  # noqa: E402
+from maml_tf.training.operations import TrainingOp  # noqa: E402
+from maml_tf.training.phases import Update, adam  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 SIDES = ('ours', 'map_fn', 'torch_loop', 'torch_vmap')
@@ -80,7 +82,7 @@ def build_learner(workload, variant=None):
         objective,
         workload.inner_lr,
         workload.inner_steps,
-        workload.first_order,
+        stop_grad=workload.first_order,
         tasks_at_once=workload.tasks if variant == 'all_at_once' else None,
         rematerialise=variant == 'rematerialise',
     )
@@ -103,7 +105,7 @@ def draw(workload):
 
 
 class TaskByTask:
-    """The same step as MAML's authors wrote it: Task -> (gradients, log), with nothing of the
+    """The same step as MAML's authors wrote it: (Task, step) -> Update, with nothing of the
     package's mathematics.
 
     Args:
@@ -113,7 +115,7 @@ class TaskByTask:
     def __init__(self, workload, learner):
         self._workload, self._learner = workload, learner
 
-    def __call__(self, task):
+    def __call__(self, task, step):
         with tf.GradientTape() as tape:
             weights = {
                 name: tf.convert_to_tensor(w) for name, w in self._learner.meta_weights.items()
@@ -124,7 +126,8 @@ class TaskByTask:
                 fn_output_signature=tf.float32,
             )
             loss = tf.reduce_mean(losses)
-        return tape.gradient(loss, self._learner.trainable_variables), {'post_loss': loss}
+        gradients = tape.gradient(loss, self._learner.trainable_variables)
+        return Update(gradients, {'post_loss': loss})
 
     def _query_loss(self, weights, support_x, support_y, query_x, query_y):
         shared = {name: w for name, w in weights.items() if name.startswith('norm')}
@@ -178,11 +181,11 @@ class TensorFlowSide:
         learner = build_learner(workload, name)
         if name == 'map_fn' and not workload.hidden:
             learner.xla = False
-        self._scale, self._optimizer = workload.loss_scale, train.adam(1e-3)
+        self._scale, self._optimizer = workload.loss_scale, adam(1e-3)
         gradients = TaskByTask(workload, learner) if name == 'map_fn' else learner.meta_gradients
-        op = train.Op(gradients, learner, self._optimizer)
+        op = TrainingOp(learner, self._optimizer, gradients)
         at_once = None if name == 'map_fn' else learner.share(workload.tasks, workload)
-        self._run = train.iterate(op, draw(workload), workload.tasks, at_once)
+        self._run = iterate(op, draw(workload), workload.tasks, at_once)
 
     def first_step(self):
         loss = self.run(0, 1)

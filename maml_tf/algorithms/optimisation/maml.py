@@ -5,7 +5,7 @@ import tensorflow as tf
 from maml_tf.algorithms.optimisation.gradient_learner import EVALUATION_STEPS, GradientLearner
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
-from maml_tf.inner_loop import inner_loop
+from maml_tf.inner_loop import inner_loop, train_update_lr
 from maml_tf.networks.reference import FullyConnected
 from maml_tf.objectives import Classification
 from maml_tf.rematerialise import rematerialised_inner_loop
@@ -29,10 +29,7 @@ class MAML(GradientLearner):
     def from_flags(cls, flags, problem: Problem) -> 'MAML':
         """Returns the learner that the command line describes."""
         arguments = cls.arguments_of(flags, problem)
-        trains_at, evaluates_at = flags.train_update_lr, flags.update_lr
-        rates = {'inner_lr': evaluates_at}
-        if trains_at != -1:
-            rates = {'inner_lr': trains_at, 'evaluation_lr': evaluates_at}
+        rates = {'inner_lr': train_update_lr(flags), 'evaluation_lr': flags.update_lr}
         return cls(problem.network(), problem.objective, **arguments, **rates)
 
     @staticmethod

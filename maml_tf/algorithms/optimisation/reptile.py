@@ -95,7 +95,7 @@ class Reptile(GradientLearner):
     @classmethod
     def tiny(cls) -> tuple['Reptile', EpisodeSpec]:
         spec = EpisodeSpec(way=3, shot=4, query=2)
-        # Without batch norm: the gradient of a bias before it is mere rounding, which Adam enlarges.
+        # No batch norm: the gradient of a bias before it is mere rounding, which Adam enlarges.
         network = FullyConnected((8, 8, 1), spec.way, (32,), 'layer_norm')
         steps = {'inner_steps': 4, 'inner_batch': 6, 'evaluation_steps': 8, 'evaluation_batch': 6}
         return cls(network, Classification(), inner_lr=0.02, outer_step=(1.0, 0.5), **steps), spec

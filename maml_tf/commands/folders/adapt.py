@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
     paths = images_to_classify(arguments.classify) if arguments.classify else []
     quiet.import_tensorflow()  # Takes seconds: whatever is wrong with the folders was said before.
     from maml_tf.commands.folders import adapted, trained
-    from maml_tf.saving.files import check_new
+    from maml_tf.serialisation.files import check_new
 
     if arguments.export_dir:
         check_new(arguments.export_dir, 'export_dir')

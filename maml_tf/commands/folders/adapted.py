@@ -14,7 +14,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from maml_tf.commands.folders.trained import Trained
 from maml_tf.errors import ArgumentError
-from maml_tf.saving.files import new_saved_model
+from maml_tf.serialisation.files import new_saved_model
 from maml_tf.terminal.text import shown
 
 CHUNK = 50  # images in one call

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maml_tf.saving.files import write_atomically
+from maml_tf.serialisation.files import write_atomically
 from maml_tf.terminal.text import cut, cut_middle, padded, shown, width
 
 LISTED = 40  # images on the screen

@@ -18,7 +18,7 @@ from maml_tf.datasets.raw import memory_map
 from maml_tf.datasets.raw.image_files import each, read_image
 from maml_tf.datasets.raw.listing import name_in
 from maml_tf.errors import UserError
-from maml_tf.saving.files import write_atomically
+from maml_tf.serialisation.files import write_atomically
 from maml_tf.terminal import progress
 
 CACHE = '.maml_tf'

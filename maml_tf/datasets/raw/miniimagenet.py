@@ -10,7 +10,7 @@ import numpy as np
 from maml_tf.datasets.raw import images as raw_images
 from maml_tf.datasets.raw.images import SIDE, RawImage, RawSplit, read_resized
 from maml_tf.datasets.raw.pickles import load_arrays
-from maml_tf.datasets.splits import class_names
+from maml_tf.datasets.raw.splits import class_names
 from maml_tf.errors import UserError
 from maml_tf.terminal.text import described
 

@@ -21,7 +21,7 @@ from maml_tf.datasets.raw import images as raw_images
 from maml_tf.datasets.raw import pickles
 from maml_tf.datasets.raw.images import SIDE, RawImage, RawSplit, read_resized
 from maml_tf.datasets.raw.npz import NpzImages
-from maml_tf.datasets.splits import class_names
+from maml_tf.datasets.raw.splits import class_names
 from maml_tf.errors import UserError
 from maml_tf.terminal import progress
 from maml_tf.terminal.text import described

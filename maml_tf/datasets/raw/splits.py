@@ -8,7 +8,7 @@ import pathlib
 def data_directory() -> importlib.resources.abc.Traversable:
     """Returns where the lists lie: inside an installed package, or beside it in a checkout."""
     installed = importlib.resources.files('maml_tf') / 'data'
-    return installed if installed.is_dir() else pathlib.Path(__file__).parents[2] / 'data'
+    return installed if installed.is_dir() else pathlib.Path(__file__).parents[3] / 'data'
 
 
 def class_names(name: str) -> dict[str, list[str]]:

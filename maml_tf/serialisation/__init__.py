@@ -1,0 +1,1 @@
+"""How objects, variables and files are named and written."""

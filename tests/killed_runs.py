@@ -1,0 +1,189 @@
+"""Runs of run_maml.py that end themselves at chosen moments.
+
+Importing TensorFlow takes most of a short run, so one process imports it and forks the runs, before
+TensorFlow has started a thread.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import traceback
+
+from command import ROOT
+
+ITERATIONS, SAVE_EVERY, PRINT_EVERY, CALL = 300, 20, 10, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """How a run ends.
+
+    at: an iteration: in the midst of the call that takes it. Or a file: the run ends when it is to
+      take this name (the end of a path, * for any text).
+    after: when the file has the name, rather than before.
+    torn: the file's content is cut in half first.
+    removed: not when the file takes its name, but when it is removed.
+    times: how often that happens; the run ends the last time.
+    by: the signal.
+    """
+
+    at: int | str
+    after: bool = False
+    torn: bool = False
+    removed: bool = False
+    times: int = 1
+    by: int = signal.SIGKILL
+
+
+def run(logdir, ends, *arguments):
+    """Runs the program in `logdir` once for each of `ends`, the same command; None: to its end.
+
+    Returns: a dict for each of the runs: `status`, minus the signal that killed it or the exit
+      code; `checkpoints`, their iterations; `output`, all that it printed.
+    """
+    result = subprocess.run(
+        [sys.executable, '-c', 'import killed_runs; killed_runs.main()'],
+        input=json.dumps([str(logdir), [end and dataclasses.asdict(end) for end in ends], arguments]),
+        text=True,
+        capture_output=True,
+        env=os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])},
+        cwd=pathlib.Path(__file__).parent,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main():
+    """Forks the runs that standard input describes, one after the other."""
+    import run_maml
+
+    logdir, ends, arguments = json.load(sys.stdin)
+    logdir, runs = pathlib.Path(logdir), []
+    for number, end in enumerate(ends):
+        output = logdir.with_name(f'{logdir.name}.{number}.txt')
+        child = os.fork()
+        if child == 0:
+            _child(run_maml, output, logdir, end and End(**end), arguments)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        found = sorted(int(path.stem.split('-')[1]) for path in logdir.glob('*/model-*.index'))
+        runs.append({'status': status, 'checkpoints': found, 'output': output.read_text()})
+    print(json.dumps(runs))
+
+
+def _child(run_maml, output, logdir, end, arguments):
+    with open(output, 'w') as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.stdout.reconfigure(line_buffering=True)
+    code = 1
+    try:
+        _faster()
+        if end is not None:
+            _prepare(end)
+        sys.argv = [
+            *('run_maml.py', '--datasource=sinusoid', '--norm=None', '--update_batch_size=10'),
+            *('--test_set=True', '--test_tasks=50', f'--metatrain_iterations={ITERATIONS}'),
+            *(f'--logdir={logdir}', *arguments),
+        ]
+        run_maml.run()
+    except SystemExit as error:
+        if isinstance(error.code, str):  # A message, which the interpreter would print.
+            print(error.code, file=sys.stderr)
+        code = error.code if isinstance(error.code, int | None) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+
+
+def _faster():
+    """Saves and prints often, so that few iterations see all there is to see."""
+    from maml_tf.algorithms.optimisation.maml import MAML
+    from maml_tf.commands import run_training
+    from maml_tf.datasets.sources import SOURCES
+
+    SOURCES['sinusoid'] = dataclasses.replace(
+        SOURCES['sinusoid'],
+        print_every=PRINT_EVERY,
+        iterations_per_call=CALL,
+        validate_every=2 * SAVE_EVERY,
+    )
+    run_training.Schedule = functools.partial(run_training.Schedule, save_every=SAVE_EVERY)
+    MAML.xla = False
+
+
+def _prepare(end):
+    """Makes the run end as it is to."""
+    if isinstance(end.at, int):
+        _at_iteration(end)
+    elif end.removed:
+        _at_file(end, pathlib.Path, 'unlink')
+    elif end.at == 'metrics.csv':
+        _at_metrics(end)
+    else:
+        _at_file(end, os, 'replace')
+
+
+def _at_iteration(end):
+    from maml_tf.commands import run_training
+
+    make_run = run_training._run_of
+
+    def run_of(*arguments):
+        run = make_run(*arguments)
+
+        def ending(first, count):
+            log = run(first, count)
+            if first < end.at <= first + count:
+                os.kill(os.getpid(), end.by)
+            return log
+
+        return ending
+
+    run_training._run_of = run_of
+
+
+def _at_file(end, module, name):
+    """At a call of os.replace(source, target) or path.unlink()."""
+    act, left = getattr(module, name), [end.times]
+    pattern = re.compile('.*'.join(map(re.escape, end.at.split('*'))) + '$')
+
+    def acting(path, *arguments, **options):
+        hit = bool(pattern.search(str(arguments[0] if arguments else path)))
+        left[0] -= hit
+        now = hit and not left[0]
+        if now and end.torn:
+            os.truncate(path, os.path.getsize(path) // 2)
+        if now and not end.after:
+            os.kill(os.getpid(), end.by)
+        act(path, *arguments, **options)
+        if now:
+            os.kill(os.getpid(), end.by)
+
+    setattr(module, name, acting)
+
+
+def _at_metrics(end):
+    """When half of a row is written."""
+    from maml_tf.saving.run_directory import RunDirectory
+
+    append, left = RunDirectory.append_metrics, [end.times]
+
+    def appending(self, row):
+        path = self.path / 'metrics.csv'
+        before = path.stat().st_size if path.exists() else 0
+        append(self, row)
+        left[0] -= 1
+        if not left[0]:
+            os.truncate(path, (before + path.stat().st_size) // 2)
+            os.kill(os.getpid(), end.by)
+
+    RunDirectory.append_metrics = appending
