@@ -41,43 +41,54 @@ class End:
     by: int = signal.SIGKILL
 
 
-def run(logdir, ends, *arguments):
-    """Runs the program in `logdir` once for each of `ends`, the same command; None: to its end.
+def run(chains):
+    """Runs the program one time after the other, in each directory the same command.
 
-    Returns: a dict for each of the runs: `status`, minus the signal that killed it or the exit
-      code; `checkpoints`, their iterations; `output`, all that it printed.
+    Args:
+      chains: {directory: ends}; each run ends by its End, None: as it ends by itself.
+    Returns: {directory: a dict for each run}, in which are `status`, minus the signal that killed
+      the run or its exit code; `checkpoints`, the iterations that there are; `output`, all that it
+      printed.
     """
+    plan = {
+        str(logdir): [end and dataclasses.asdict(end) for end in ends]
+        for logdir, ends in chains.items()
+    }
     result = subprocess.run(
         [sys.executable, '-c', 'import killed_runs; killed_runs.main()'],
-        input=json.dumps([str(logdir), [end and dataclasses.asdict(end) for end in ends], arguments]),
+        input=json.dumps(plan),
         text=True,
         capture_output=True,
         env=os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])},
         cwd=pathlib.Path(__file__).parent,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
+    reports = json.loads(result.stdout.splitlines()[-1])
+    return {logdir: reports[str(logdir)] for logdir in chains}
 
 
 def main():
     """Forks the runs that standard input describes, one after the other."""
     import run_maml
 
-    logdir, ends, arguments = json.load(sys.stdin)
-    logdir, runs = pathlib.Path(logdir), []
-    for number, end in enumerate(ends):
-        output = logdir.with_name(f'{logdir.name}.{number}.txt')
-        child = os.fork()
-        if child == 0:
-            _child(run_maml, output, logdir, end and End(**end), arguments)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        found = sorted(int(path.stem.split('-')[1]) for path in logdir.glob('*/model-*.index'))
-        runs.append({'status': status, 'checkpoints': found, 'output': output.read_text()})
-    print(json.dumps(runs))
+    plan, reports = json.load(sys.stdin), {}
+    for logdir, ends in plan.items():
+        reports[logdir] = []
+        for number, end in enumerate(ends):
+            output = pathlib.Path(f'{logdir}.{number}.txt')
+            child = os.fork()
+            if child == 0:
+                _child(run_maml, output, logdir, end and End(**end))
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            indices = pathlib.Path(logdir).glob('*/model-*.index')
+            found = sorted(int(path.stem.split('-')[1]) for path in indices)
+            report = {'status': status, 'checkpoints': found, 'output': output.read_text('utf-8')}
+            reports[logdir].append(report)
+    print(json.dumps(reports))
 
 
-def _child(run_maml, output, logdir, end, arguments):
-    with open(output, 'w') as file:
+def _child(run_maml, output, logdir, end):
+    with open(output, 'w', encoding='utf-8') as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     sys.stdout.reconfigure(line_buffering=True)
@@ -89,7 +100,7 @@ def _child(run_maml, output, logdir, end, arguments):
         sys.argv = [
             *('run_maml.py', '--datasource=sinusoid', '--norm=None', '--update_batch_size=10'),
             *('--test_set=True', '--test_tasks=50', f'--metatrain_iterations={ITERATIONS}'),
-            *(f'--logdir={logdir}', *arguments),
+            f'--logdir={logdir}',
         ]
         run_maml.run()
     except SystemExit as error:

@@ -1,77 +1,65 @@
 """A run that is killed, at any moment and often, ends bit for bit where an undisturbed one ends."""
 
 import json
-import os
+import random
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
+import pytest
 import tensorflow as tf
-from command import ROOT, run_maml
+from killed_runs import ITERATIONS, End, run
 
-KILLS, ITERATIONS = 20, 40000
-# Importing TensorFlow takes most of a short run, so one process imports it and forks the runs,
-# before TensorFlow has started a thread. Every second run is killed as soon as it writes a
-# checkpoint, the others anywhere.
-KILLER = """
-import os, pathlib, random, signal, sys, time
-root, logdir, iterations, kills = sys.argv[1:5]
-logdir, kills = pathlib.Path(logdir), int(kills)
-sys.path.insert(0, root)
-import run_maml
-
-def start():
-    child = os.fork()
-    if child == 0:
-        sys.argv = ['run_maml.py', '--datasource=sinusoid', '--norm=None', '--update_batch_size=10',
-                    f'--logdir={logdir}', '--test_set=True', f'--metatrain_iterations={iterations}']
-        try:
-            run_maml.run()
-        finally:
-            error = sys.exc_info()[1]
-            os._exit(0 if isinstance(error, SystemExit) and not error.code else 1)
-    return child
-
-def parts():
-    found = set()
-    try:
-        for path in logdir.glob('*/.writing/*'):
-            found.add((path, path.stat().st_mtime_ns))
-    except FileNotFoundError:  # complete meanwhile, the file or its folder
-        pass
-    return found
-
-random.seed(0)
-killed = killed_writing = 0
-# A machine may be fast, or too busy for this process to see a checkpoint being written.
-ended = False
-for kill in range(kills):
-    began, child, delay = time.monotonic(), start(), random.uniform(.5, 3.)
-    left = parts()  # of the run that was killed before
-    while time.monotonic() < began + (20 if kill % 2 else delay):
-        if kill % 2 and parts() - left:
-            killed_writing += 1
-            break
-        ended = os.waitpid(child, os.WNOHANG)[0]
-        if ended:
-            break
-    if ended:
-        break
-    killed += 1
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    latest = sorted(int(p.stem.split('-')[1]) for p in logdir.glob('*/model-*.index'))[-1:]
-    print('killed', kill, 'after', latest, flush=True)
-status = os.waitpid(start(), 0)[1]
-print('killed:', killed, 'while writing:', killed_writing, 'status:', status)
-"""
+DATA, BEST = 'model-*.data-00000-of-00001', 'best/model-*'
+# How each run ends, the iteration that the one after it resumes from, and what it was about to do.
+# A checkpoint is written every 20 iterations, a row of metrics every 10; the best is kept by a
+# validation every 40.
+ENDS = [
+    (End(45, by=signal.SIGINT), 50, 'interrupted by the user'),
+    (End(DATA, torn=True), 50, 'half of a checkpoint is written'),
+    (End(DATA, after=True), 50, 'the data are there, the index is not'),
+    (End('clock.json'), 60, 'the checkpoint is there, nothing that follows it'),
+    (End(75), 60, 'between two checkpoints, after a row of metrics'),
+    (End('metrics.csv'), 60, 'half of a row of metrics is written'),
+    (End(f'best/{DATA}', after=True), 60, 'the data of the best are there, the index is not'),
+    (End('best/score.json'), 60, 'the best is there, its score is not'),
+    (End(f'{BEST}.index', removed=True, after=True), 60, 'the best before is half removed'),
+    (End('norm/model-*.index', removed=True, after=True), 220, 'the oldest is half removed'),
+    (End('results.json'), ITERATIONS, 'the evaluation is written'),
+]
 
 
-def weights(run, iteration):
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    """(the reports of runs that end as ENDS say and then of one to the end, its run directory, that
+    of a run which nothing disturbs)."""
+    path = tmp_path_factory.mktemp('runs')
+    disturbed, undisturbed = path / 'disturbed', path / 'undisturbed'
+    ends = [end for end, *_ in ENDS]
+    reports = run({disturbed: [*ends, None], undisturbed: [None]})
+    return reports[disturbed], *(next(logdir.iterdir()) for logdir in (disturbed, undisturbed))
+
+
+def check_the_same(one, other):
+    """Every file of two runs that says what was learnt or measured holds the same."""
+    for name in ('metrics.csv', 'scores.csv', 'best/score.json'):
+        assert (one / name).read_text() == (other / name).read_text()
+    best = json.loads((one / 'best/score.json').read_text())['iteration']
+    for name in (f'model-{ITERATIONS}', f'best/model-{best}'):
+        ours, theirs = values(one / name), values(other / name)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            np.testing.assert_array_equal(value, theirs[key])
+    results = [json.loads((directory / 'results.json').read_text()) for directory in (one, other)]
+    for content in results:
+        content['flags'].pop('logdir')
+    assert results[0] == results[1]
+    files = [{p.name for p in run.rglob('*') if 'events' not in p.name} for run in (one, other)]
+    assert files[0] == files[1]  # Nothing is left of what was half done.
+
+
+def values(prefix):
     """Every value of a checkpoint."""
-    reader = tf.train.load_checkpoint(str(run / f'model-{iteration}'))
+    reader = tf.train.load_checkpoint(str(prefix))
     return {
         key: reader.get_tensor(key)
         for key in reader.get_variable_to_shape_map()
@@ -79,65 +67,44 @@ def weights(run, iteration):
     }
 
 
-def test_interrupted_by_the_user(tmp_path):
-    command = ['--datasource=sinusoid', '--norm=None', '--metatrain_iterations=6000']
-    interrupted = subprocess.Popen(
-        [sys.executable, str(ROOT / 'run_maml.py'), *command, '--logdir=logs'],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
+def test_interrupted_by_the_user(runs):
+    """The iterations under way are finished and saved."""
+    (interrupted, *_), *_ = runs
+    assert interrupted['status'] == 1 and interrupted['checkpoints'] == [20, 40, 50]
+    assert interrupted['output'].rstrip().splitlines()[-1] == (
+        'interrupted: the same command goes on from the last checkpoint'
     )
-    while not list(tmp_path.glob('logs/*/metrics.csv')):
-        time.sleep(0.01)
-        assert interrupted.poll() is None
-    interrupted.send_signal(signal.SIGINT)
-    assert 'interrupted' in interrupted.communicate()[1] and interrupted.returncode == 1
-    (run,) = (tmp_path / 'logs').iterdir()
-    reached = max(int(path.stem.split('-')[1]) for path in run.glob('model-*.index'))
-    assert (
-        1000 <= reached < 6000
-        and 'could' not in run_maml(*command, '--logdir=logs', cwd=tmp_path).stderr
-    )
-    run_maml(*command, '--logdir=other', cwd=tmp_path)
-    (other,) = (tmp_path / 'other').iterdir()
-    ours, theirs = weights(run, 6000), weights(other, 6000)
-    for key, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[key])
 
 
+def test_every_kill_hits_its_moment(runs):
+    (_, *killed, last), *_ = runs
+    for (_, resumes, what), report, following in zip(ENDS[1:], killed, [*killed[1:], last]):
+        assert report['status'] == -signal.SIGKILL, (what, report['output'])
+        assert report['checkpoints'][-1] == resumes, what
+        if resumes < ITERATIONS:
+            assert f'Resuming from iteration {resumes} of {ITERATIONS}' in following['output'], what
+    assert last['status'] == 0 and 'Finished' in last['output'], last['output']
+
+
+def test_killed_at_every_moment_equals_never_killed(runs):
+    _, disturbed, undisturbed = runs
+    check_the_same(disturbed, undisturbed)
+
+
+@pytest.mark.slow
 def test_killed_often_equals_never_killed(tmp_path):
-    environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
-    runs = {}
-    for name, kills in {'undisturbed': 0, 'killed': KILLS}.items():
-        result = subprocess.run(
-            [
-                sys.executable,
-                '-c',
-                KILLER,
-                str(ROOT),
-                str(tmp_path / name),
-                str(ITERATIONS),
-                str(kills),
-            ],
-            text=True,
-            capture_output=True,
-            env=environment,
+    """Anywhere and often: in the next iterations, or at the next files that are written."""
+    rng, ends = random.Random(0), []
+    for number in range(40):
+        file = rng.choice(
+            [DATA, '.index', 'clock.json', 'metrics.csv', f'best/{DATA}', 'score.json']
         )
-        assert result.stdout.rstrip().endswith('status: 0'), (
-            result.stdout[-500:] + result.stderr[-2000:]
-        )
-        (runs[name],) = (tmp_path / name).iterdir()
-    killed, writing = (
-        int(result.stdout.rpartition(f'{word}: ')[2].split()[0])
-        for word in ('killed', 'while writing')
-    )
-    assert killed >= KILLS // 2 and writing >= killed // 5, result.stdout
-    one, other = runs.values()
-    assert (one / 'metrics.csv').read_text() == (other / 'metrics.csv').read_text()
-    ours, theirs = weights(one, ITERATIONS), weights(other, ITERATIONS)
-    for key, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[key])
-    results = [json.loads((run / 'results.json').read_text()) for run in (one, other)]
-    for content in results:
-        content['flags'].pop('logdir')
-    assert results[0] == results[1]
+        after, torn, times = rng.random() < 0.5, rng.random() < 0.3, rng.randint(1, 2)
+        ends.append(End(file, after, torn, times=times) if number % 2 else End(7 * number))
+    reports = run({tmp_path / 'killed': [*ends, None], tmp_path / 'undisturbed': [None]})
+    *killed, last = reports[tmp_path / 'killed']
+    # A run may be past an iteration already, or end before a file is written so often.
+    hits = [report['status'] == -signal.SIGKILL for report in killed]
+    assert {report['status'] for report in killed} <= {-signal.SIGKILL, 0} and sum(hits) >= 20
+    assert last['status'] == 0, last['output']
+    check_the_same(*(next((tmp_path / name).iterdir()) for name in ('killed', 'undisturbed')))

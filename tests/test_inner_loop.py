@@ -137,9 +137,7 @@ def test_adam_without_momentum_is_adam_with_beta_1_of_zero(quadratics, seen):
     ours = inner_loop(problem, steps)
     weights, moments = np.tile(quadratics['start'], (TASKS, 1)), np.tile(before, (TASKS, 1))
     for t in range(1, steps + 1):
-        gradients = np.einsum(
-            'tij,tj->ti', quadratics['hessians'], weights - quadratics['centres']
-        )
+        gradients = np.einsum('tij,tj->ti', quadratics['hessians'], weights - quadratics['centres'])
         moments = beta_2 * moments + (1 - beta_2) * gradients**2
         corrected = moments / (1 - beta_2 ** (seen + t))
         weights = weights - lr * gradients / (np.sqrt(corrected) + epsilon)
@@ -154,9 +152,7 @@ def test_adam_without_momentum_is_tensorflow_s_adam_to_the_last_digits(quadratic
     ours = inner_loop(quadratic_problem(quadratics, quadratics['start'], rule), steps)
     weights, moments = np.tile(quadratics['start'], (TASKS, 1)), np.zeros((TASKS, SIZE))
     for t in range(1, steps + 1):
-        gradients = np.einsum(
-            'tij,tj->ti', quadratics['hessians'], weights - quadratics['centres']
-        )
+        gradients = np.einsum('tij,tj->ti', quadratics['hessians'], weights - quadratics['centres'])
         moments = beta_2 * moments + (1 - beta_2) * gradients**2
         rate = lr * np.sqrt(1 - beta_2**t)
         weights = weights - rate * gradients / (np.sqrt(moments) + epsilon)

@@ -127,9 +127,7 @@ def end_of(problem, loop, stop_grad=False):
     """A number that all of the weights and slots at the end of a loop go into."""
     end = loop(problem, STEPS, stop_grad)
     last = end if isinstance(end, tuple) and len(end) == 2 else (end.fast_weights[-1], end.slots)
-    return tf.add_n(
-        [tf.reduce_sum(tf.sin(v + i)) for i, v in enumerate(tf.nest.flatten(last))]
-    )
+    return tf.add_n([tf.reduce_sum(tf.sin(v + i)) for i, v in enumerate(tf.nest.flatten(last))])
 
 
 def inputs_of(problem):

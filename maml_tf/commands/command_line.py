@@ -33,6 +33,7 @@ FLAG_OF = {
     'inner_steps': 'num_updates',
     'filters': 'num_filters',
     'path': 'export_dir',
+    'split': 'class_split',
     'iteration': 'test_iter',
     'l2': 'siamese_l2',
     'rates': 'meta_sgd_rate_from',

@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import tensorflow as tf
 
@@ -98,8 +98,7 @@ class Checkpoints:
             before stay.
         """
         self._write(self.path / f'model-{iteration}', iteration)
-        for old in list(self.checkpoints().values())[:-KEPT]:
-            _remove(pathlib.Path(old))
+        _remove_all_but(self.path, list(self.checkpoints())[-KEPT:])
 
     def save_best(self, iteration: int, score: float) -> None:
         """Writes best/model-<iteration> in place of the one before, and its validation score.
@@ -110,9 +109,7 @@ class Checkpoints:
         self._write(best / f'model-{iteration}', iteration)
         content = json.dumps({'iteration': iteration, 'score': score})
         write_atomically(best / 'score.json', content + '\n')
-        for number, old in checkpoints(best).items():
-            if number != iteration:
-                _remove(pathlib.Path(old))
+        _remove_all_but(best, [iteration])
 
     def best_score(self, iteration: int) -> float | None:
         """Returns the best validation score up to `iteration`; None where there is none."""
@@ -158,7 +155,11 @@ class Checkpoints:
             )
 
 
-def _remove(prefix: pathlib.Path) -> None:
-    """Removes the index first: without it the rest is no checkpoint."""
+def _remove_all_but(directory: pathlib.Path, kept: Collection[int]) -> None:
+    """Removes the other checkpoints, and data whose index a killed run had removed already."""
+    stems = [f'model-{iteration}' for iteration in kept]
+    # The index first: without it the rest is no checkpoint.
     for ending in ('index', 'data-00000-of-00001'):
-        pathlib.Path(f'{prefix}.{ending}').unlink(missing_ok=True)
+        for path in directory.glob(f'model-*.{ending}'):
+            if path.name.removesuffix(f'.{ending}') not in stems:
+                path.unlink()
