@@ -146,7 +146,7 @@ def train_update_lr(flags) -> float:
     return flags.update_lr if own == -1 else own
 
 
-def define_flags(flags):
+def define_flags(flags) -> None:
     """Defines the flags of every method that adapts by gradient steps."""
     flags.DEFINE_float(
         'update_lr',

@@ -1,6 +1,7 @@
 """The contract of every method: a function f(support set, queries) -> predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -154,7 +155,9 @@ class Learner(Configured, KerasSteps, keras.Model):
         del spec
         return tasks
 
-    def gradients_of(self, loss, drawn, step: tf.Tensor) -> Update:
+    def gradients_of(
+        self, loss: Callable[[Any, tf.Tensor], Loss], drawn: Any, step: tf.Tensor
+    ) -> Update:
         """Returns the Update of a function (drawn, step) -> Loss."""
         with tf.GradientTape() as tape:
             value, log, state = loss(drawn, step)
@@ -173,7 +176,14 @@ class Learner(Configured, KerasSteps, keras.Model):
         )
         return Loss(value, log, state or {})
 
-    def loss_and_log(self, when: str, labels, outputs, shots, mask=None):
+    def loss_and_log(
+        self,
+        when: str,
+        labels: tf.Tensor,
+        outputs: tf.Tensor,
+        shots: tf.Tensor | float,
+        mask: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Returns the mean loss; and {`when`_loss: it, `when`_<name of the metric>: the score}."""
         loss = tf.reduce_mean(self.objective.loss(labels, outputs, shots, mask))
         score = tf.reduce_mean(self.objective.score(labels, outputs, shots, mask))
@@ -192,7 +202,7 @@ class Learner(Configured, KerasSteps, keras.Model):
         )
 
     @staticmethod
-    def starting_from(value: np.ndarray | tf.Tensor):
+    def starting_from(value: np.ndarray | tf.Tensor) -> Callable[..., tf.Tensor]:
         """Returns an initializer that starts a variable from this value."""
         return lambda shape, dtype: tf.cast(value, dtype)
 

@@ -68,7 +68,13 @@ class Regression(Objective):
 
     metric = SQUARED_ERROR
 
-    def loss(self, labels, outputs, shots, mask=None):
+    def loss(
+        self,
+        labels: tf.Tensor,
+        outputs: tf.Tensor,
+        shots: tf.Tensor | float,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         del shots  # A mean does not depend on them.
         return _mean(tf.reduce_mean(tf.square(outputs - labels), axis=-1), mask)
 
@@ -86,13 +92,25 @@ class Classification(Objective):
     metric = ACCURACY
     classification = True
 
-    def loss(self, labels, outputs, shots, mask=None):
+    def loss(
+        self,
+        labels: tf.Tensor,
+        outputs: tf.Tensor,
+        shots: tf.Tensor | float,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         del mask  # The label of an example that does not count is all zero.
         # TensorFlow's fused loss does not broadcast the labels over the inner steps.
         log_likelihood = tf.reduce_sum(labels * tf.nn.log_softmax(outputs), axis=(-2, -1))
         return -log_likelihood / tf.cast(shots, outputs.dtype)
 
-    def score(self, labels, outputs, shots, mask=None):
+    def score(
+        self,
+        labels: tf.Tensor,
+        outputs: tf.Tensor,
+        shots: tf.Tensor | float,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         del shots
         correct = tf.equal(tf.argmax(outputs, axis=-1), tf.argmax(labels, axis=-1))
         return _mean(tf.cast(correct, outputs.dtype), mask)
@@ -101,14 +119,20 @@ class Classification(Objective):
         """Returns the probabilities of the classes, [..., way]."""
         return tf.nn.softmax(outputs)
 
-    def predictions(self, outputs):
+    def predictions(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return {'outputs': outputs, 'probabilities': self.probabilities(outputs)}
 
 
 class MeanClassification(Classification):
     """Softmax cross-entropy averaged over the examples; reported as accuracy."""
 
-    def loss(self, labels, outputs, shots, mask=None):
+    def loss(
+        self,
+        labels: tf.Tensor,
+        outputs: tf.Tensor,
+        shots: tf.Tensor | float,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         del shots
         return -_mean(tf.reduce_sum(labels * tf.nn.log_softmax(outputs), axis=-1), mask)
 
@@ -125,27 +149,33 @@ class PairScores(Classification):
         """Returns the loss of each pair, [..., way]."""
         raise NotImplementedError
 
-    def loss(self, labels, outputs, shots, mask=None):
+    def loss(
+        self,
+        labels: tf.Tensor,
+        outputs: tf.Tensor,
+        shots: tf.Tensor | float,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         del shots, mask
         there = tf.cast(outputs > outputs.dtype.min, outputs.dtype)
         pairs = tf.reduce_sum(self.errors(labels, outputs) * there, axis=-1)
         return _mean(pairs / tf.reduce_sum(there, axis=-1), tf.reduce_max(labels, axis=-1))
 
-    def probabilities(self, outputs):
+    def probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(tf.math.log_sigmoid(outputs))
 
 
 class RelationScores(PairScores):
     """Squared error between the relation score, sigmoid(output), and the label (Sung 2018)."""
 
-    def errors(self, labels, outputs):
+    def errors(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         return tf.square(tf.sigmoid(outputs) - labels)
 
 
 class SamePairs(PairScores):
     """Binary cross-entropy of "the two images are of one class" (Koch et al. 2015, section 3.2)."""
 
-    def errors(self, labels, outputs):
+    def errors(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         labels, outputs = tf.broadcast_to(labels, tf.shape(outputs)), tf.convert_to_tensor(outputs)
         return tf.nn.sigmoid_cross_entropy_with_logits(labels, outputs)
 

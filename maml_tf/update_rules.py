@@ -60,7 +60,7 @@ class LearntRates(UpdateRule):
     def __init__(self, rates: Mapping[str, tf.Variable]):
         self.rates = rates
 
-    def parameters(self):
+    def parameters(self) -> Tensors:
         return {name: tf.convert_to_tensor(rate) for name, rate in self.rates.items()}
 
     def __call__(self, weights, gradients, slots, parameters, step):
@@ -89,7 +89,7 @@ class AdamWithoutMomentum(UpdateRule):
         self.lr, self.beta_2, self.epsilon = lr, beta_2, epsilon
         self._moments, self._steps_before = moments, steps_before
 
-    def start(self, weights):
+    def start(self, weights: Tensors) -> Tensors:
         if self._moments is None:
             return {name: tf.zeros_like(w) for name, w in weights.items()}
         return {

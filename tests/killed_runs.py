@@ -24,8 +24,8 @@ ITERATIONS, SAVE_EVERY, PRINT_EVERY, CALL = 300, 20, 10, 10
 class End:
     """How a run ends.
 
-    at: an iteration: in the midst of the call that takes it. Or a file: the run ends when it is to
-      take this name (the end of a path, * for any text).
+    at: a number of iterations: in the midst of the call that takes the last of them. Or a file: the
+      run ends when it is to take this name (the end of a path, * for any text).
     after: when the file has the name, rather than before.
     torn: the file's content is cut in half first.
     removed: not when the file takes its name, but when it is removed.
@@ -146,14 +146,15 @@ def _prepare(end):
 def _at_iteration(end):
     from maml_tf.commands import run_training
 
-    make_run = run_training._run_of
+    make_run, left = run_training._run_of, [end.at]
 
     def run_of(*arguments):
         run = make_run(*arguments)
 
         def ending(first, count):
             log = run(first, count)
-            if first < end.at <= first + count:
+            left[0] -= count
+            if left[0] <= 0:
                 os.kill(os.getpid(), end.by)
             return log
 

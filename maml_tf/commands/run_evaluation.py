@@ -9,6 +9,7 @@ import numpy as np
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
 from maml_tf.episodes import manifest
+from maml_tf.episodes.task import Draw
 from maml_tf.errors import ArgumentError
 from maml_tf.evaluation import evaluate, pictures, report
 from maml_tf.saving.export import export
@@ -52,7 +53,7 @@ def run_evaluation(experiment: Experiment) -> None:
     _export(experiment, iteration)
 
 
-def evaluation_tasks(experiment: Experiment):
+def evaluation_tasks(experiment: Experiment) -> Draw:
     """Returns the draw of the evaluation tasks. Raises ArgumentError where there are too few."""
     flags, spec = experiment.flags, experiment.problem.evaluation
     if not flags.tasks_file:
@@ -65,7 +66,7 @@ def evaluation_tasks(experiment: Experiment):
 
 
 def evaluator(
-    experiment: Experiment, tasks, steps: int | None = None
+    experiment: Experiment, tasks: Draw, steps: int | None = None
 ) -> Callable[[int], np.ndarray]:
     """Returns evaluate(count) -> scores [count, entries], see evaluation/evaluate.py."""
     learner, spec = experiment.learner, experiment.problem.evaluation

@@ -52,18 +52,22 @@ class Family(Functions):
 class Linear(Family):
     """y = w'x, w ~ N(0, I)."""
 
-    def parameters(self, split, seed, start, count):
+    def parameters(
+        self, split: str, seed: int, start: tf.Tensor | int, count: int
+    ) -> tuple[tf.Tensor, ...]:
         """Draws w [count, dimension, 1]."""
         return (_normals((seed, split, 0), start, count, self.dimension, 1),)
 
-    def values(self, x, weights):
+    def values(self, x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         return x @ weights
 
 
 class SparseLinear(Linear):
     """y = w'x with 3 random coordinates of w ~ N(0, I) kept and the others 0."""
 
-    def parameters(self, split, seed, start, count):
+    def parameters(
+        self, split: str, seed: int, start: tf.Tensor | int, count: int
+    ) -> tuple[tf.Tensor, ...]:
         """Draws w [count, dimension, 1]."""
         kept = choose(
             Stream(seed, split, 2).bits(start, count, self.dimension), min(SPARSITY, self.dimension)
@@ -77,7 +81,9 @@ class DecisionTree(Family):
     """A full binary tree of depth 4: a node goes right where its random coordinate is positive,
     leaves are N(0, 1)."""
 
-    def parameters(self, split, seed, start, count):
+    def parameters(
+        self, split: str, seed: int, start: tf.Tensor | int, count: int
+    ) -> tuple[tf.Tensor, ...]:
         """Draws the nodes' coordinates, int32 [count, 15], and leaves [count, 16].
 
         The children of node i are 2i + 1 and 2i + 2.
@@ -87,7 +93,7 @@ class DecisionTree(Family):
         leaves = _normals((seed, split, 0), start, count, nodes + 1)
         return tf.cast(uniform(bits, 0.0, float(self.dimension)), tf.int32), leaves
 
-    def values(self, x, coordinates, leaves):
+    def values(self, x: tf.Tensor, coordinates: tf.Tensor, leaves: tf.Tensor) -> tf.Tensor:
         node = tf.zeros(x.shape[:2], tf.int32)
         for _ in range(DEPTH):
             coordinate = tf.gather(coordinates, node, batch_dims=1)
@@ -99,14 +105,16 @@ class DecisionTree(Family):
 class TwoLayerNetwork(Family):
     """y = sqrt(2 / 100) v' relu(W'x), W [dimension, 100] and v of N(0, 1)."""
 
-    def parameters(self, split, seed, start, count):
+    def parameters(
+        self, split: str, seed: int, start: tf.Tensor | int, count: int
+    ) -> tuple[tf.Tensor, ...]:
         """Draws W [count, dimension, 100] and v [count, 100, 1]."""
         return (
             _normals((seed, split, 0), start, count, self.dimension, HIDDEN),
             _normals((seed, split, 2), start, count, HIDDEN, 1),
         )
 
-    def values(self, x, first, second):
+    def values(self, x: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         return math.sqrt(2 / HIDDEN) * (tf.nn.relu(x @ first) @ second)
 
 

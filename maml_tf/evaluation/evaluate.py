@@ -56,7 +56,7 @@ def chunk(spec: EpisodeSpec, examples: int = 1000) -> int:
     return max(1, min(24, examples // (spec.way * (spec.shot + spec.query))))
 
 
-def define_flags(flags):
+def define_flags(flags) -> None:
     """Defines the flags of evaluation."""
     flags.DEFINE_bool('train', True, 'True: train, then evaluate; False: evaluate a trained model')
     flags.DEFINE_bool(

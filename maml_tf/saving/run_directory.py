@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -45,11 +45,19 @@ class RunDirectory(Checkpoints):
         return dict(line.removeprefix('--').split('=', 1) for line in lines)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Adds {column: value} to metrics.csv; the first row decides the columns."""
+        """Adds {column: value} to metrics.csv, whose columns are those of all its rows.
+
+        A phase may log what an earlier one did not: these columns are empty in the rows before.
+        """
         path = self.path / 'metrics.csv'
-        lines = _csv_lines([row], header=not path.exists())
+        columns = self._columns()
+        new = [name for name in row if name not in columns]
+        if new:
+            rows = [*self.metrics(), row]
+            write_atomically(path, _csv_lines(rows, [*columns, *new], header=True))
+            return
         with open(path, 'a', encoding='utf-8') as file:
-            file.write(lines)
+            file.write(_csv_lines([row], columns, header=False))
 
     def metrics(self, up_to: int | None = None) -> list[dict[str, str]]:
         """Returns the rows of metrics.csv, as {column: text}; `up_to`: those up to an iteration."""
@@ -65,9 +73,17 @@ class RunDirectory(Checkpoints):
         """Removes rows that a resumed run will write again."""
         rows = self.metrics(iteration)
         if rows:
-            write_atomically(self.path / 'metrics.csv', _csv_lines(rows, header=True))
+            content = _csv_lines(rows, self._columns(), header=True)
+            write_atomically(self.path / 'metrics.csv', content)
         else:
             (self.path / 'metrics.csv').unlink(missing_ok=True)
+
+    def _columns(self) -> list[str]:
+        path = self.path / 'metrics.csv'
+        if not path.exists():
+            return []
+        with open(path, encoding='utf-8') as file:
+            return next(csv.reader(file), [])
 
     def seconds(self) -> float:
         """Returns the seconds of training behind the last checkpoint, over all sessions."""
@@ -83,9 +99,9 @@ class RunDirectory(Checkpoints):
         write_atomically(self.path / 'clock.json', content + '\n')
 
 
-def _csv_lines(rows: Sequence[Mapping[str, Any]], header: bool) -> str:
+def _csv_lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], header: bool) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator='\n')
+    writer = csv.DictWriter(text, columns, lineterminator='\n')
     if header:
         writer.writeheader()
     writer.writerows(rows)

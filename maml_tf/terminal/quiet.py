@@ -1,5 +1,4 @@
-"""Starts TensorFlow without its start-up messages, so that the command line's own output stays
-readable."""
+"""Starts TensorFlow without its start-up messages, so that a program's own output is readable."""
 
 import contextlib
 import os
@@ -7,8 +6,8 @@ import os
 
 @contextlib.contextmanager
 def _stderr_closed():
-    """TensorFlow writes these messages from C++, past sys.stderr; Python's own errors are raised,
-    not printed."""
+    # TensorFlow writes these messages from C++, past sys.stderr. Python's errors are raised, not
+    # printed.
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
@@ -19,7 +18,7 @@ def _stderr_closed():
         os.close(null)
 
 
-def import_tensorflow():
+def import_tensorflow() -> None:
     """Imports TensorFlow and starts its devices. TF_CPP_MIN_LOG_LEVEL=0 in the environment brings
     messages back."""
     if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2') == '0':

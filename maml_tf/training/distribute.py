@@ -100,7 +100,7 @@ def _weighted_update(op: TrainingOp, draw, tasks: int, weight: float, at_once: i
     return shares.mean(update, draw, tasks, at_once, op.xla)
 
 
-def define_flags(flags):
+def define_flags(flags) -> None:
     """Defines the flags of the devices."""
     flags.DEFINE_enum(
         'strategy',

@@ -117,7 +117,7 @@ def _cores() -> int:
     return os.cpu_count()
 
 
-def define_flags(flags):
+def define_flags(flags) -> None:
     """Defines the flags of the shares."""
     flags.DEFINE_integer(
         'tasks_at_once',

@@ -154,7 +154,7 @@ def _line(phase: Phase, iteration: int, row: dict[str, float], metric: Metric) -
 
 
 def _summarise(writer, run_directory, iteration, row, scores, metric) -> None:
-    """Writes TensorBoard scalars and a row of metrics.csv, with the same columns in every row."""
+    """Writes TensorBoard scalars and a row of metrics.csv, with the same columns all a phase."""
     name = metric.name
     with writer.as_default(step=iteration):
         for column, value in row.items():
@@ -166,7 +166,7 @@ def _summarise(writer, run_directory, iteration, row, scores, metric) -> None:
     run_directory.append_metrics({'iteration': iteration, **row, **validation})
 
 
-def define_flags(flags):
+def define_flags(flags) -> None:
     """Defines the flags of training."""
     flags.DEFINE_integer(
         'pretrain_iterations', 0, 'number of pre-training iterations', lower_bound=0

@@ -8,12 +8,14 @@ from maml_tf.algorithms.metric.metric_learner import MetricLearner
 from maml_tf.algorithms.metric.prototypical import COSINE_SCALE, squared_euclidean
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.random_bits import keyed_bits
-from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.learner import State
 from maml_tf.networks.context_embeddings import FullContext
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import MeanClassification, Objective
 from maml_tf.ops.masking import NEVER
 from maml_tf.ops.shapes import sizes
+from maml_tf.training.phases import Loss
 
 # What a similarity is multiplied by unless told. Bare cosines of ReLU features, from 0 to 1, let no
 # probability exceed 0.40 among 5 images and 0.13 among 20, so that the loss has a floor and
@@ -79,7 +81,14 @@ class Matching(MetricLearner):
         learner = cls(conv4((16, 16, 1), 8), MeanClassification(), fce=True)
         return learner, EpisodeSpec(way=3, shot=2, query=2)
 
-    def adapt(self, support_x, support_y, steps=None, mask=None, key=None):
+    def adapt(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        steps: int | None = None,
+        mask: tf.Tensor | None = None,
+        key: tf.Tensor | None = None,
+    ) -> State:
         """Returns what `summarise` does, in the order of `support_x`."""
         if not self.context:
             return super().adapt(support_x, support_y, steps, mask)
@@ -89,7 +98,7 @@ class Matching(MetricLearner):
         back = tf.argsort(order)
         return {name: _take(value, back) for name, value in state.items()}
 
-    def meta_loss(self, task, step):
+    def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
         if self.context:
             order = random_order(task.support_y, task.key)
             mask = task.support_mask
@@ -100,22 +109,22 @@ class Matching(MetricLearner):
             )
         return super().meta_loss(task, step)
 
-    def summarise(self, support, support_y):
+    def summarise(self, support: tf.Tensor, support_y: tf.Tensor) -> State:
         """Returns {'support': g [tasks, support, features], 'labels': [tasks, support, way]}."""
         if self.context:
             support = self.context.of_support(support, _counts(support_y))
         return {'support': support, 'labels': support_y}
 
-    def compare(self, state, query):
+    def compare(self, state: State, query: tf.Tensor) -> tf.Tensor:
         log_attention = self._log_attention(state, query)
         no_label = tf.where(state['labels'] > 0, tf.zeros_like(state['labels']), NEVER)
         return tf.reduce_logsumexp(log_attention[..., tf.newaxis] + no_label[:, tf.newaxis], axis=2)
 
-    def resemblance(self, state, query_x):
+    def resemblance(self, state: State, query_x: tf.Tensor) -> tf.Tensor:
         """Returns the attention a(x, x_i), [tasks, query, support]; rows add up to 1."""
         return tf.exp(self._log_attention(state, self.embed(query_x)))
 
-    def embedded_support(self, state, support_x):
+    def embedded_support(self, state: State, support_x: tf.Tensor) -> tf.Tensor:
         """Returns g, which knows the whole support set."""
         return state['support']
 
@@ -155,7 +164,7 @@ def _take(values, order):
     return tf.gather(values, order, axis=1, batch_dims=1)
 
 
-def define_flags(flags):
+def define_flags(flags) -> None:
     """Defines the flags of this method."""
     flags.DEFINE_bool('matching_fce', False, 'matching: full context embeddings')
     flags.DEFINE_integer(

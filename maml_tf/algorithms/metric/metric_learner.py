@@ -4,9 +4,11 @@ import keras
 import tensorflow as tf
 
 from maml_tf.algorithms.problem import Problem
+from maml_tf.episodes.task import Task
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner, State
 from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.training.phases import Loss
 
 
 class MetricLearner(Learner):
@@ -138,19 +140,26 @@ class MetricLearner(Learner):
     def example_shape(self) -> tuple[int, ...]:
         return self.encoder.input_shape[1:]
 
-    def adapt(self, support_x, support_y, steps=None, mask=None, key=None):
+    def adapt(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        steps: int | None = None,
+        mask: tf.Tensor | None = None,
+        key: tf.Tensor | None = None,
+    ) -> State:
         """Returns what `summarise` makes of the embedded support set; `steps` is not needed."""
         del steps, key
         return self.summarise(self.embed(support_x, mask), support_y)
 
-    def predict_query(self, state, query_x):
+    def predict_query(self, state: State, query_x: tf.Tensor) -> tf.Tensor:
         return self.compare(state, self.embed(query_x))
 
-    def query_outputs(self, task, steps=None):
+    def query_outputs(self, task: Task, steps: int | None = None) -> tf.Tensor:
         state = self.adapt(task.support_x, task.support_y, steps, task.support_mask, task.key)
         return self.compare(state, self.embed(task.query_x, task.query_mask))[tf.newaxis]
 
-    def meta_loss(self, task, step):
+    def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the query loss, with batch norm in training mode."""
         del step
         moving = MovingAverages(self)

@@ -6,6 +6,7 @@ import tensorflow as tf
 from maml_tf.algorithms.metric.metric_learner import MetricLearner, of_absent_classes
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.learner import State
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import MeanClassification, Objective
 from maml_tf.ops.masking import NEVER
@@ -54,17 +55,17 @@ class Prototypical(MetricLearner):
     def tiny(cls) -> tuple['Prototypical', EpisodeSpec]:
         return cls(conv4((16, 16, 1), 8), MeanClassification()), EpisodeSpec(way=3, shot=2, query=2)
 
-    def summarise(self, support, support_y):
+    def summarise(self, support: tf.Tensor, support_y: tf.Tensor) -> State:
         """Returns {'prototypes': [tasks, way, features], 'absent': [tasks, 1, way]}."""
         shots = tf.reduce_sum(support_y, axis=1)[..., tf.newaxis]
         prototypes = tf.matmul(support_y, support, transpose_a=True) / tf.maximum(shots, 1)
         return {'prototypes': prototypes, 'absent': of_absent_classes(support_y, NEVER)}
 
-    def compare(self, state, query):
+    def compare(self, state: State, query: tf.Tensor) -> tf.Tensor:
         similarity = squared_euclidean if self.distance == 'euclidean' else scaled_cosine
         return similarity(query, state['prototypes']) + state['absent']
 
-    def prototypes(self, state):
+    def prototypes(self, state: State) -> tf.Tensor:
         return state['prototypes']
 
 
@@ -84,7 +85,7 @@ def scaled_cosine(queries: tf.Tensor, prototypes: tf.Tensor) -> tf.Tensor:
     return COSINE_SCALE * tf.matmul(unit(queries), unit(prototypes), transpose_b=True)
 
 
-def define_flags(flags):
+def define_flags(flags) -> None:
     """Defines the flags of this method."""
     flags.DEFINE_enum(
         'prototypical_distance',

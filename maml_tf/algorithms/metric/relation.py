@@ -1,14 +1,18 @@
 """Relation Network (Sung, Yang, Zhang, Xiang, Torr, Hospedales, CVPR 2018, arXiv 1711.06025)."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
 from maml_tf.algorithms.metric.metric_learner import MetricLearner, MovingAverages
 from maml_tf.algorithms.problem import Problem
-from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
+from maml_tf.learner import State
 from maml_tf.networks.encoders import BatchNorm, conv_block
 from maml_tf.objectives import RelationScores
+from maml_tf.training.phases import Loss
 
 CLIP = 0.5
 # Smaller ones leave the relation module's two poolings nothing.
@@ -32,7 +36,7 @@ def _linear(name, units, activation=None):
     )
 
 
-def encoder(input_shape, filters=64):
+def encoder(input_shape: tuple[int, ...], filters: int = 64) -> keras.Model:
     """Two blocks without padding and with 2x2 pooling, two padded without: maps of 5x5 from 28x28,
     19x19 from 84x84."""
     layers = [keras.Input(input_shape)]
@@ -44,7 +48,7 @@ def encoder(input_shape, filters=64):
     return keras.Sequential(layers, name='encoder')
 
 
-def relation_module(input_shape, padding):
+def relation_module(input_shape: tuple[int, ...], padding: str) -> keras.Model:
     """What follows the pairs' first convolution: its normalisation, the second block, 8 units, one
     logit."""
     filters = input_shape[-1]
@@ -71,7 +75,7 @@ class PairConvolution(keras.layers.Layer):
     once, and every pair is a sum of two results.
     """
 
-    def __init__(self, channels, filters, padding, name):
+    def __init__(self, channels: int, filters: int, padding: str, name: str):
         super().__init__(name=name)
         self.padding = padding
         self.kernel = self.add_weight(
@@ -80,7 +84,7 @@ class PairConvolution(keras.layers.Layer):
         self.bias = self.add_weight((filters,), 'zeros', name='bias')
         self.built = True
 
-    def call(self, class_maps, query_maps):
+    def call(self, class_maps: tf.Tensor, query_maps: tf.Tensor) -> tf.Tensor:
         """[tasks, way, h, w, c], [tasks, queries, h, w, c] -> [tasks, queries, way, h', w',
         filters]."""
         halves = tf.split(tf.convert_to_tensor(self.kernel), 2, axis=2)
@@ -113,7 +117,9 @@ class Relation(MetricLearner):
     Raises: ArgumentError where the images are too small.
     """
 
-    def __init__(self, input_shape, filters=64, transductive=True, **kwargs):
+    def __init__(
+        self, input_shape: tuple[int, ...], filters: int = 64, transductive: bool = True, **kwargs
+    ):
         if min(input_shape[:2]) < SMALLEST_SIDE:
             raise ArgumentError(
                 'image_size',
@@ -140,7 +146,7 @@ class Relation(MetricLearner):
         learner = cls((SMALLEST_SIDE, SMALLEST_SIDE, 1), filters=8)
         return learner, EpisodeSpec(way=3, shot=2, query=2)
 
-    def summarise(self, support, support_y):
+    def summarise(self, support: tf.Tensor, support_y: tf.Tensor) -> State:
         """Returns {'class_maps': sums [tasks, way, h, w, c], 'present': [tasks, way]}.
 
         support: maps [tasks, support, h, w, c].
@@ -150,7 +156,13 @@ class Relation(MetricLearner):
             'present': tf.reduce_max(support_y, axis=1),
         }
 
-    def compare(self, state, query, mask=None, moving=None):
+    def compare(
+        self,
+        state: State,
+        query: tf.Tensor,
+        mask: tf.Tensor | None = None,
+        moving: MovingAverages | None = None,
+    ) -> tf.Tensor:
         """Returns logits [tasks, queries, way] of maps [tasks, queries, h, w, c].
 
         Args: as of `apply`, and
@@ -166,11 +178,11 @@ class Relation(MetricLearner):
         logits = tf.reshape(self.apply(self.relation, pairs, mask, moving), shape[:3])
         return tf.where(present > 0, logits, logits.dtype.min)
 
-    def query_outputs(self, task, steps=None):
+    def query_outputs(self, task: Task, steps: int | None = None) -> tf.Tensor:
         del steps
         return self._outputs(task)[tf.newaxis]
 
-    def meta_loss(self, task, step):
+    def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the mean squared error of the scores, with batch norm in training mode."""
         del step
         moving = MovingAverages(self)
@@ -182,7 +194,7 @@ class Relation(MetricLearner):
         state = self.summarise(support, task.support_y)
         return self.compare(state, query, task.query_mask, moving)
 
-    def clip_gradients(self, gradients):
+    def clip_gradients(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
         """Bounds the encoder's gradients and the relation module's, each to a norm of .5."""
         names = [variable.path for variable in self.encoder.trainable_variables]
         of_encoder = [variable.path in names for variable in self.trainable_variables]

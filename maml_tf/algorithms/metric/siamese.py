@@ -8,6 +8,7 @@ from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.random_bits import keyed_bits
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
+from maml_tf.learner import State
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import SamePairs
 from maml_tf.ops import affine
@@ -141,16 +142,16 @@ class Siamese(MetricLearner):
     def _kernels(self):
         return [v for v in self.encoder.trainable_variables if v.name == 'kernel'] + [self.kernel]
 
-    def summarise(self, support, support_y):
+    def summarise(self, support: tf.Tensor, support_y: tf.Tensor) -> State:
         """Returns {'support': [tasks, support, features], 'labels': [tasks, support, way]}."""
         return {'support': support, 'labels': support_y}
 
-    def compare(self, state, query):
+    def compare(self, state: State, query: tf.Tensor) -> tf.Tensor:
         same = self._same(state, query)[..., tf.newaxis]
         of_class = tf.where(state['labels'][:, tf.newaxis] > 0, same, same.dtype.min)
         return tf.reduce_max(of_class, axis=2)
 
-    def resemblance(self, state, query_x):
+    def resemblance(self, state: State, query_x: tf.Tensor) -> tf.Tensor:
         """Returns the probabilities of "same", [tasks, queries, support]."""
         return tf.sigmoid(self._same(state, self.embed(query_x)))
 
@@ -175,7 +176,7 @@ class Siamese(MetricLearner):
             components = {'l1': tf.abs, 'l2': tf.square}[self.distance](first - second)
         return tf.tensordot(components, tf.convert_to_tensor(self.kernel), 1) + self.bias
 
-    def meta_loss(self, task, step):
+    def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the mean binary cross-entropy over `pairs`, of the first support and the first
         query image of each class.
 
@@ -259,7 +260,7 @@ def _numbers(text):
         raise ArgumentError('l2', text, 'numbers with commas between them') from None
 
 
-def define_flags(flags):
+def define_flags(flags) -> None:
     """Defines the flags of this method."""
     flags.DEFINE_enum(
         'siamese_network',

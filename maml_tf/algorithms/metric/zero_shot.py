@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf.algorithms.metric.prototypical import squared_euclidean
-from maml_tf.learner import Learner
+from maml_tf.learner import Learner, State
 from maml_tf.objectives import MeanClassification
 
 
@@ -34,11 +34,18 @@ class ZeroShotPrototypical(Learner):
         self.of_class.build((None, None, attributes))
         self.of_image.build((None, None, features))
 
-    def adapt(self, support_x, support_y, steps=None, mask=None, key=None):
+    def adapt(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        steps: int | None = None,
+        mask: tf.Tensor | None = None,
+        key: tf.Tensor | None = None,
+    ) -> State:
         """Returns {'prototypes': [tasks, way, size]}."""
         del steps, mask, key
         unit = tf.math.l2_normalize(self.of_class(support_x), axis=-1)
         return {'prototypes': tf.matmul(support_y, unit, transpose_a=True)}
 
-    def predict_query(self, state, query_x):
+    def predict_query(self, state: State, query_x: tf.Tensor) -> tf.Tensor:
         return squared_euclidean(self.of_image(query_x), state['prototypes'])

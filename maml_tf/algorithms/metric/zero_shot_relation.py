@@ -26,7 +26,7 @@ class ZeroShotRelation(keras.Model):
       hidden: units of both networks' first layers.
     """
 
-    def __init__(self, attributes=312, features=2048, hidden=1200, **kwargs):
+    def __init__(self, attributes: int = 312, features: int = 2048, hidden: int = 1200, **kwargs):
         super().__init__(**kwargs)
         dense = lambda fan_in, units, activation, name: keras.layers.Dense(
             units,
@@ -43,26 +43,25 @@ class ZeroShotRelation(keras.Model):
             ],
             name='embedding',
         )
-        self.first, self.last = (
-            dense(2 * features, hidden, None, 'relation1'),
-            dense(hidden, 1, 'sigmoid', 'relation2'),
-        )
+        self.first = dense(2 * features, hidden, None, 'relation1')
+        self.last = dense(hidden, 1, 'sigmoid', 'relation2')
         self.first.build([None, 2 * features])
         self.last.build([None, hidden])
         self.built = True
 
-    def call(self, inputs):
-        """{'attributes': [classes, attributes], 'features': [n, features]} -> scores [n,
-        classes]."""
+    def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Returns scores [n, classes].
+
+        inputs: {'attributes': [classes, attributes], 'features': [n, features]}.
+        """
         # A layer of two inputs joined is the sum of what it makes of each.
         of_class, of_image = tf.split(tf.convert_to_tensor(self.first.kernel), 2)
         classes = tf.matmul(self.embedding(inputs['attributes']), of_class)
         images = tf.matmul(inputs['features'], of_image)
         return self.last(tf.nn.relu(images[:, None] + classes + self.first.bias))[..., 0]
 
-    def loss_of(self, attributes, features, labels):
-        """Mean squared error over the pairs of each image with each class that the batch has an
-        image of.
+    def loss_of(self, attributes: tf.Tensor, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Returns the mean squared error over the pairs of each image with each class of the batch.
 
         attributes: [classes, attributes] of all classes; features: [n, features]; labels: int [n],
           rows of attributes.
@@ -73,8 +72,8 @@ class ZeroShotRelation(keras.Model):
             tf.square(scores - tf.one_hot(column, tf.size(present), dtype=scores.dtype))
         )
 
-    def scores(self, attributes, features, batch=256):
-        """As `call`, on NumPy arrays, `batch` images at a time."""
+    def scores(self, attributes: np.ndarray, features: np.ndarray, batch: int = 256) -> np.ndarray:
+        """Returns what `call` does, of NumPy arrays, `batch` images at a time."""
         score = tf.function(
             lambda part: self({'attributes': attributes, 'features': part}), reduce_retracing=True
         )
@@ -84,19 +83,18 @@ class ZeroShotRelation(keras.Model):
 
 
 def train(
-    model,
-    attributes,
-    features,
-    labels,
-    steps=200_000,
-    batch=32,
-    learning_rate=LEARNING_RATE,
-    seed=0,
-):
-    """Trains on images of the seen classes, NumPy arrays as in `loss_of`; returns the loss of every
-    step.
+    model: ZeroShotRelation,
+    attributes: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    steps: int = 200_000,
+    batch: int = 32,
+    learning_rate: float = LEARNING_RATE,
+    seed: int = 0,
+) -> list[float]:
+    """Trains on images of the seen classes; returns the loss of every step.
 
-    Adam, halved every 30,000 steps; a penalty, half of WEIGHT_DECAY times the squared weights, on
+    The arrays are as in `loss_of`. Adam, halved every 30,000 steps; a penalty, half of WEIGHT_DECAY times the squared weights, on
     the embedding.
     """
     optimizer, rng = adam(learning_rate, HALVE_EVERY), np.random.default_rng(seed)
@@ -119,14 +117,16 @@ def train(
     return [float(step(rng.choice(len(labels), batch, replace=False))) for _ in range(steps)]
 
 
-def class_accuracy(scores, labels):
-    """Mean over the classes of the share of their images whose score is highest: [n, classes], int
-    [n] -> a number."""
+def class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the mean over the classes of their images' accuracy.
+
+    scores: [n, classes]; labels: int [n].
+    """
     right = scores.argmax(1) == labels
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
-def harmonic_mean(seen, unseen):
-    """The figure of generalised zero-shot learning: of two accuracies, each among all classes, seen
-    and unseen."""
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """Returns the figure of generalised zero-shot learning, of the accuracies on seen and on unseen
+    classes, each among all classes."""
     return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0

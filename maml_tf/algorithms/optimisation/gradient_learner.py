@@ -1,5 +1,7 @@
 """What gradient-based learners share: which weights adapt, by which rule, from where."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from maml_tf.episodes.task import EpisodeSpec, Task
@@ -139,7 +141,14 @@ class GradientLearner(Learner):
         """Says that tasks may differ in size, unless batch norm would see the filling examples."""
         return self.network.norm != 'batch_norm'
 
-    def adapt(self, support_x, support_y, steps=None, mask=None, key=None):
+    def adapt(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        steps: int | None = None,
+        mask: tf.Tensor | None = None,
+        key: tf.Tensor | None = None,
+    ) -> State:
         """Returns the fast weights, {name: [tasks, ...]}, after `steps` (default: inner_steps).
 
         It is a loop in the graph, for the use of what was learnt: no tape sees through it.
@@ -149,7 +158,7 @@ class GradientLearner(Learner):
         fast_weights, _ = adapt_in_graph(problem, steps)
         return self._state(fast_weights, support_x)
 
-    def predict_query(self, state, query_x):
+    def predict_query(self, state: State, query_x: tf.Tensor) -> tf.Tensor:
         _, shared = self.weights_of_the_network()
         if self.transductive:
             return self.network.forward(query_x, shared | state)
@@ -167,7 +176,7 @@ class GradientLearner(Learner):
         )
         return tf.transpose(outputs, [1, 0, 2])
 
-    def query_outputs(self, task, steps=None):
+    def query_outputs(self, task: Task, steps: int | None = None) -> tf.Tensor:
         steps = self.inner_steps if steps is None else steps
         problem = self.inner_problem_of(task, steps)
 
@@ -177,7 +186,7 @@ class GradientLearner(Learner):
 
         return read_out_every_step(problem, steps, read_out)
 
-    def clip_gradients(self, gradients):
+    def clip_gradients(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
         if self.clip is None:
             return gradients
         return [tf.clip_by_value(g, -self.clip, self.clip) for g in gradients]
@@ -188,7 +197,9 @@ class GradientLearner(Learner):
         examples = spec.way * (spec.shot + spec.query)
         return shares.share(tasks, examples, self._tasks_at_once)
 
-    def support_loss_and_log(self, task: Task, outputs: tf.Tensor):
+    def support_loss_and_log(
+        self, task: Task, outputs: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Returns the mean support loss, and it and its score as `pre_...`."""
         return self.loss_and_log(
             'pre', task.support_y, outputs, self.shots(task), task.support_mask

@@ -53,7 +53,7 @@ class MAML(GradientLearner):
         network = FullyConnected((8, 8, 1), spec.way, (32, 32), 'batch_norm')
         return cls(network, Classification(), inner_lr=0.1, inner_steps=1), spec
 
-    def meta_loss(self, task, step):
+    def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the query loss after the inner steps; logs the support loss before them, too."""
         problem = self.inner_problem_of(task, self.inner_steps, training=True)
         if self.rematerialise:

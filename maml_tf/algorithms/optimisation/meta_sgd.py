@@ -4,7 +4,10 @@ import numpy as np
 
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.problem import Problem
+from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError
+from maml_tf.networks.network import Network
+from maml_tf.objectives import Objective
 from maml_tf.update_rules import LearntRates
 
 
@@ -22,7 +25,13 @@ class MetaSGD(MAML):
 
     heeds = tuple(name for name in MAML.heeds if name not in ('update_lr', 'train_update_lr'))
 
-    def __init__(self, network, objective, rates: tuple[float, float] = (0.005, 0.1), **kwargs):
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        rates: tuple[float, float] = (0.005, 0.1),
+        **kwargs,
+    ):
         super().__init__(network, objective, **kwargs)
         low, high = rates
         if not -np.inf < low <= high < np.inf:
@@ -46,12 +55,12 @@ class MetaSGD(MAML):
         return cls(problem.network(), problem.objective, rates=rates, **arguments)
 
     @classmethod
-    def tiny(cls):
+    def tiny(cls) -> tuple['MetaSGD', EpisodeSpec]:
         learner, spec = MAML.tiny()
         return cls(learner.network, learner.objective, rates=(0.05, 0.15)), spec
 
 
-def define_flags(flags):
+def define_flags(flags) -> None:
     """Defines the flags of this method."""
     flags.DEFINE_float('meta_sgd_rate_from', 0.005, 'meta_sgd: the least initial inner rate')
     flags.DEFINE_float('meta_sgd_rate_to', 0.1, 'meta_sgd: the largest initial inner rate')

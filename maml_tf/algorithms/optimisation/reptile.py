@@ -6,12 +6,13 @@ import tensorflow as tf
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.pool import minibatches
-from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.inner_loop import inner_loop
+from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.inner_loop import InnerProblem, inner_loop
+from maml_tf.networks.network import Network
 from maml_tf.networks.reference import FullyConnected
-from maml_tf.objectives import Classification
+from maml_tf.objectives import Classification, Objective
 from maml_tf.ops.shapes import sizes
-from maml_tf.training.phases import Phase, Update
+from maml_tf.training.phases import OuterLoop, Phase, Update
 from maml_tf.update_rules import AdamWithoutMomentum
 
 EVALUATION_STEPS = 50  # The authors'.
@@ -46,8 +47,8 @@ class Reptile(GradientLearner):
 
     def __init__(
         self,
-        network,
-        objective,
+        network: Network,
+        objective: Objective,
         inner_lr: float = 1e-3,
         inner_steps: int = 5,
         inner_batch: int = 10,
@@ -109,7 +110,15 @@ class Reptile(GradientLearner):
         """Says that every weight adapts."""
         return True
 
-    def inner_problem(self, support_x, support_y, mask, key, steps, training=False):
+    def inner_problem(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        mask: tf.Tensor | None,
+        key: tf.Tensor | None,
+        steps: int,
+        training: bool = False,
+    ) -> InnerProblem:
         del mask
         size = self.inner_batch if training else self.evaluation_batch
         problem = super().inner_problem(support_x, support_y, None, key, steps, training)
@@ -128,7 +137,7 @@ class Reptile(GradientLearner):
 
         return problem._replace(loss=loss)
 
-    def meta_gradients(self, task, step):
+    def meta_gradients(self, task: Task, step: tf.Tensor) -> Update:
         """Returns theta - mean_i theta_i, and the moments' means as the state."""
         problem = self.inner_problem_of(task, self.inner_steps, training=True)
         before = tf.cast(step * self.inner_steps, self.compute_dtype)
@@ -144,7 +153,7 @@ class Reptile(GradientLearner):
             log |= self.loss_and_log(when, labels, outputs, self._shots(labels))[1]
         return Update(gradients, log, state)
 
-    def phases(self, outer):
+    def phases(self, outer: OuterLoop) -> list[Phase]:
         """Returns one phase, whose plain gradient descent has the rate epsilon."""
         start, end = self.outer_step
         epsilon = keras.optimizers.schedules.PolynomialDecay(
@@ -162,7 +171,7 @@ class Reptile(GradientLearner):
         """
         return tf.constant(self.inner_batch / labels.shape[-1], self.compute_dtype)
 
-    def outer_optimizer(self):
+    def outer_optimizer(self) -> keras.optimizers.Optimizer:
         """Returns plain gradient descent at the first epsilon."""
         return keras.optimizers.SGD(self.outer_step[0])
 
@@ -177,7 +186,7 @@ class Reptile(GradientLearner):
         return max(self.inner_steps - 1, 1)
 
 
-def define_flags(flags):
+def define_flags(flags) -> None:
     """Defines the flags of this method."""
     flags.DEFINE_integer(
         'reptile_inner_batch', 10, 'reptile: examples of a mini-batch in training', lower_bound=1
