@@ -56,3 +56,23 @@ def test_every_room_is_installed_and_says_what_happens_there():
     assert listed == {'.'.join(folder.relative_to(ROOT).parts) for folder in rooms}
     for folder in rooms:
         assert ast.get_docstring(ast.parse((folder / '__init__.py').read_text('utf-8')))
+
+
+def untyped(body, owner=''):
+    """Public functions and methods that lack a type; of --flags anything may come."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith('_'):
+            yield from untyped(node.body, f'{node.name}.')
+        elif isinstance(node, ast.FunctionDef):
+            constructor = bool(owner) and node.name == '__init__'
+            if node.name.startswith('_') and not constructor:
+                continue
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            names = {one.arg for one in arguments if one.annotation is None}
+            if names - {'self', 'cls', 'flags'} or not (node.returns or constructor):
+                yield owner + node.name
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_public_signatures_have_types(path):
+    assert not list(untyped(ast.parse(path.read_text('utf-8')).body))

@@ -94,8 +94,8 @@ def train(
 ) -> list[float]:
     """Trains on images of the seen classes; returns the loss of every step.
 
-    The arrays are as in `loss_of`. Adam, halved every 30,000 steps; a penalty, half of WEIGHT_DECAY times the squared weights, on
-    the embedding.
+    The arrays are as in `loss_of`. Adam, halved every 30,000 steps; a penalty, half of WEIGHT_DECAY
+    times the squared weights, on the embedding.
     """
     optimizer, rng = adam(learning_rate, HALVE_EVERY), np.random.default_rng(seed)
     optimizer.build(model.trainable_variables)
