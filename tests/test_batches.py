@@ -10,8 +10,7 @@ import tensorflow as tf
 from maml_tf.datasets.sinusoid import Sinusoid
 from maml_tf.episodes.image_completion import ImageCompletion
 from maml_tf.episodes.images import ClassImages, ImageClasses
-from maml_tf.episodes.permutation import ROUNDS, permuted
-from maml_tf.episodes.random_bits import Stream
+from maml_tf.episodes.random_bits import PERMUTATION_WORDS, Stream, permuted
 from maml_tf.episodes.task import Batch, BatchSpec
 from maml_tf.errors import UserError
 
@@ -114,7 +113,7 @@ def test_who_has_no_batches():
 
 def orders(total, count):
     """`count` orders of `total` numbers, int [count, total]."""
-    keys = Stream(0, 'train', 6).bits(0, count, ROUNDS)[:, None]
+    keys = Stream(0, 'train', 6).bits(0, count, PERMUTATION_WORDS)[:, None]
     return permuted(tf.tile(tf.range(total)[None], [count, 1]), total, keys).numpy()
 
 
@@ -122,7 +121,7 @@ def orders(total, count):
 def test_orders_are_permutations(total):
     drawn = orders(total, 50)
     assert (np.sort(drawn, 1) == np.arange(total)).all()
-    keys = Stream(0, 'train', 6).bits(0, 50, ROUNDS)[:, None]
+    keys = Stream(0, 'train', 6).bits(0, 50, PERMUTATION_WORDS)[:, None]
     compiled = tf.function(
         lambda keys: permuted(tf.range(total)[None], total, keys), jit_compile=True
     )
@@ -155,5 +154,5 @@ def test_places_and_neighbours_are_uniform(total):
 
 def test_known_order():
     """It stays the same in every version: batches are told by their numbers."""
-    keys = Stream(1, 'train', 6).bits(0, 1, ROUNDS)
+    keys = Stream(1, 'train', 6).bits(0, 1, PERMUTATION_WORDS)
     assert permuted(tf.range(10), 10, keys).numpy().tolist() == [7, 5, 1, 6, 4, 3, 8, 0, 2, 9]

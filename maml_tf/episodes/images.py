@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.episodes.batches import ImageBatches
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.image_tasks import ImageTasks
+from maml_tf.episodes.labelled_images import ImageBatches, ImageSequences
 from maml_tf.episodes.sampling import Sampler
-from maml_tf.episodes.sequences import ImageSequences
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import BatchSpec, SequenceSpec, Spec
 from maml_tf.errors import ArgumentError

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from maml_tf.algorithms.metric.metric_learner import MetricLearner
 from maml_tf.episodes.image_tasks import ImageTasks
@@ -48,7 +49,8 @@ def of_curves(
       task: its query lies on an even grid of x, the first input.
       steps: of adaptation.
     """
-    outputs = learner.query_outputs(task, steps)
+    # In a graph: predicting each query by itself is a loop over all points of the curves.
+    outputs = tf.function(lambda: learner.query_outputs(task, steps), autograph=False)()
     axis = learner.axis(len(outputs))
     shown = sorted({0, 1, len(outputs) - 1} & set(range(len(outputs))))
     predictions = {_label(axis, entry): outputs[entry] for entry in shown}
