@@ -34,7 +34,7 @@ _HOMES = {
     'miniimagenet': 'datasets.miniimagenet',
     'tieredimagenet': 'datasets.tieredimagenet',
     'directory': 'datasets.directory',
-    'Network': 'networks.reference',
+    'Network': 'networks.network',
     'ConvNet': 'networks.reference',
     'FullyConnected': 'networks.reference',
     'KerasNetwork': 'networks.keras_network',

@@ -63,8 +63,6 @@ def rematerialised_inner_loop(
                     output_gradients=to_state,
                     unconnected_gradients=tf.UnconnectedGradients.ZERO,
                 )
-                # Of a lookup TensorFlow gives slices, which a loop cannot carry.
-                to_then = [tf.convert_to_tensor(g) for g in to_then]
                 return step, to_then, [total + g for total, g in zip(to_constants, to_given)]
 
             zeros = [tf.zeros_like(value) for value in flat(given)]

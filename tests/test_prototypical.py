@@ -349,3 +349,22 @@ def test_pictures(tmp_path):
     )
     for name in ('episode', 'attention'):
         assert (tmp_path / f'{name}.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_averages_of_parts_with_one_path():
+    """Keras gives layers of one name in two functional models of an encoder the same path."""
+
+    def part(shift):
+        inputs = keras.Input((4,))
+        shifted = keras.layers.Rescaling(1.0, shift)(inputs)
+        return keras.Model(inputs, keras.layers.BatchNormalization(name='bn')(shifted))
+
+    images = keras.Input((SIDE, SIDE, 1))
+    features = keras.layers.Dense(4)(keras.layers.Flatten()(images))
+    encoder = keras.Model(images, part(700.0)(part(-500.0)(features)))
+    first, second = [v for v in encoder.non_trainable_variables if v.name == 'moving_mean']
+    assert first.path == second.path
+    learner = Prototypical(encoder, MeanClassification())
+    assign_state(learner, random_task(np.random.default_rng(5)))
+    np.testing.assert_allclose(first, np.full(4, -5.0), atol=0.2)
+    np.testing.assert_allclose(second, np.full(4, 7.0), atol=0.2)

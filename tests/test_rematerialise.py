@@ -107,7 +107,7 @@ def curved_problem(rule, slots='given'):
     return InnerProblem(loss, weights, rule, others, rule.parameters(), given)
 
 
-def lookup_problem():
+def lookup_problem(rule):
     """Losses that read rows of the weights and of the others, whose gradients are sparse."""
     rng = np.random.default_rng(4)
     rows = tf.constant([0, 2, 2])
@@ -117,10 +117,8 @@ def lookup_problem():
         outputs = tf.gather(weights['w'], rows) * tf.gather(others['c'], rows)
         return tf.reduce_sum(tf.sin(outputs), 0), outputs
 
-    return InnerProblem(
-        loss, {'w': tf.constant(table)}, LearntMomentum(), {'c': tf.constant(shared)},
-        LearntMomentum().parameters(),
-    )  # fmt: skip
+    weights, others = {'w': tf.constant(table)}, {'c': tf.constant(shared)}
+    return InnerProblem(loss, weights, rule, others, rule.parameters())
 
 
 def end_of(problem, loop, stop_grad=False):
@@ -175,12 +173,14 @@ def test_derivatives_reach_all_that_the_problem_holds(rule, stop_grad, slots):
             )
 
 
-def test_derivatives_of_lookups():
+@pytest.mark.parametrize('rule', [GradientDescent(ALPHA), LearntMomentum()])
+def test_derivatives_of_lookups(rule):
     ours, theirs = (
-        derivatives(lookup_problem(), loop)[1] for loop in (rematerialised_inner_loop, inner_loop)
+        derivatives(lookup_problem(rule), loop)[1]
+        for loop in (rematerialised_inner_loop, inner_loop)
     )
-    for kind in ('weights', 'others', 'parameters'):
-        for name, expected in theirs[kind].items():
+    for kind, gradients in theirs.items():
+        for name, expected in gradients.items():
             assert np.abs(expected).max() > 1e-3
             np.testing.assert_allclose(ours[kind][name], expected, rtol=1e-9, atol=1e-12)
 

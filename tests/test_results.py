@@ -1,12 +1,15 @@
 """Results beside flagfiles, and the tables made from them."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 from command import ROOT
 
-from maml_tf.commands import command_line, results
+from maml_tf.commands import command_line, results, run_evaluation
+from maml_tf.datasets.sources import SOURCES
+from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.evaluation import report, results_tables
 from maml_tf.objectives import ACCURACY, SQUARED_ERROR, Axis
@@ -260,3 +263,15 @@ def test_figures():
 def test_the_tables_of_this_checkout_are_up_to_date():
     for path, text in results_tables.pages(ROOT).items():
         assert path.read_text('utf-8') == text, f'{path}: run python -m maml_tf.results table'
+
+
+def test_protocol_does_not_say_where_the_data_lie():
+    flags = command_line.parsed('--datasource=celeba', '--data_dir=here')
+    experiment = types.SimpleNamespace(
+        flags=flags,
+        row=SOURCES['celeba'],
+        problem=types.SimpleNamespace(evaluation=EpisodeSpec(1, 5, 5)),
+        split='test',
+    )
+    protocol = run_evaluation._protocol(experiment, None)
+    assert 'here' not in protocol.values() and protocol['query_contains_support'] is False

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.networks.reference import Network
+from maml_tf.networks.network import Network
 from maml_tf.objectives import Objective
 
 

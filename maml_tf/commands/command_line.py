@@ -52,7 +52,11 @@ def define_flags(flags) -> None:
     before = set(flags.FLAGS)
     flags.DEFINE_enum('algorithm', 'maml', sorted(algorithms.registry()), 'which learner to train')
     flags.DEFINE_integer(
-        'seed', 0, 'seed of the initial weights and of the training tasks', lower_bound=0
+        'seed',
+        0,
+        'seed of the initial weights and of the training tasks',
+        lower_bound=0,
+        upper_bound=2**32 - 1,  # Keras'.
     )
     data.define_flags(flags, SOURCES)
     for module in OWNERS:
@@ -135,6 +139,10 @@ def _check_values(flags) -> None:
             raise UserError(f'--{name}={value}: a finite number')
         if name in PATHS and value == '':
             raise UserError(f'--{name}=: an empty path; name one, or leave the flag out')
+    for name, least in (('train_update_batch_size', 1), ('train_update_lr', 0)):
+        value = flags[name].value
+        if value < least and value != -1:
+            raise UserError(f'--{name}={value}: at least {least}, or -1 for that of evaluation')
 
 
 def _check_heeded(flags) -> None:

@@ -92,7 +92,9 @@ def _protocol(experiment: Experiment, tasks) -> dict[str, Any]:
     if row.classification:
         identity = {'tasks_sha256': manifest.fingerprint(tasks, flags.test_tasks)}
     else:
-        identity = {name: flags[name].value for name in row.reads}
+        # Where the data lie is not what they are.
+        reads = (name for name in row.reads if name not in command_line.PATHS)
+        identity = {name: flags[name].value for name in reads}
     return {
         'datasource': flags.datasource,
         'split': experiment.split,

@@ -8,7 +8,7 @@ import tensorflow as tf
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
 from maml_tf.commands.run_evaluation import evaluation_tasks, evaluator
-from maml_tf.episodes.task import BatchSpec
+from maml_tf.episodes.task import BatchSpec, Spec
 from maml_tf.evaluation import evaluate
 from maml_tf.saving.init_from import load_weights
 from maml_tf.training import distribute
@@ -28,8 +28,9 @@ def run_training(experiment: Experiment) -> None:
     flags, directory, row = experiment.flags, experiment.directory, experiment.row
     # Whatever the data cannot give is said now, not when a phase or the evaluation comes.
     draws = {
-        phase.name: experiment.source.tasks(flags.train_on, phase.draws, flags.seed)
+        phase.name: experiment.source.tasks(flags.train_on, _unit(flags, phase)[0], flags.seed)
         for phase in experiment.phases
+        if phase.iterations
     }
     validate = _validator(experiment)
     evaluation_tasks(experiment)
@@ -76,17 +77,29 @@ def _start(experiment: Experiment) -> int:
     return 0
 
 
+def _unit(flags, phase: Phase) -> tuple[Spec, int]:
+    """Returns by what spec a phase draws, and how many of these make an iteration.
+
+    A batch is drawn by its examples, so that each replica can have a part of it.
+    """
+    if isinstance(phase.draws, BatchSpec):
+        return BatchSpec(1), phase.draws.size
+    return phase.draws, flags.meta_batch_size
+
+
 def _run_of(experiment: Experiment, draws, phase: Phase, phase_start: int) -> Run:
     """Compiles a phase."""
     learner, strategy = experiment.learner, experiment.strategy
     op, draw = experiment.ops[phase.name], draws[phase.name]
-    # A batch of plain examples is drawn as one, a meta-batch as so many tasks.
-    tasks = 1 if isinstance(phase.draws, BatchSpec) else experiment.flags.meta_batch_size
-    share = functools.partial(learner.share, spec=experiment.problem.training)
+    spec, count = _unit(experiment.flags, phase)
+    whole = isinstance(op, WholeOp) or isinstance(spec, BatchSpec)
+
+    def share(tasks):
+        return tasks if whole else learner.share(tasks, experiment.problem.training)
+
     if strategy.num_replicas_in_sync > 1 and not isinstance(op, WholeOp):
-        return distribute.iterate(strategy, op, draw, tasks, share, phase_start)
-    at_once = None if isinstance(op, WholeOp) else share(tasks)
-    return iterate(op, draw, tasks, at_once, phase_start)
+        return distribute.iterate(strategy, op, draw, count, share, phase_start)
+    return iterate(op, draw, count, share(count), phase_start)
 
 
 def _validator(experiment: Experiment):

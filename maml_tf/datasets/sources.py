@@ -10,7 +10,8 @@ from maml_tf.datasets.gaussian_process import GaussianProcess
 from maml_tf.datasets.sinusoid import Sinusoid
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.errors import ArgumentError
-from maml_tf.networks.reference import ConvNet, FullyConnected, Network, product_dtype
+from maml_tf.networks.network import Network
+from maml_tf.networks.reference import ConvNet, FullyConnected, product_dtype
 from maml_tf.objectives import Classification, Objective, Regression
 
 

@@ -51,10 +51,15 @@ class TrainingOp:
 
 
 class WholeOp:
-    """An iteration that a phase takes by itself, see Phase.op."""
+    """An iteration that a phase takes by itself, see Phase.op.
+
+    Made within the scope of a strategy, which keeps copies of the variables on several devices, it
+    is not compiled by XLA, whose programs write to one device only.
+    """
 
     def __init__(self, learner: 'Learner', op: Callable[[Any, tf.Tensor], dict[str, tf.Tensor]]):
-        self._op, self.xla = op, learner.xla
+        copies = tf.distribute.get_strategy().num_replicas_in_sync
+        self._op, self.xla = op, learner.xla and copies == 1
 
     def __call__(self, drawn: Any, step: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._op(drawn, step)

@@ -195,23 +195,23 @@ class MovingAverages:
     """
 
     def __init__(self, learner: Learner):
-        paths = [variable.path for variable in learner.variables]
-        self._names = dict(zip(paths, learner.named_variables()))
+        # By identity: variables of two models in one encoder may have the same path.
+        self._names = dict(zip(map(id, learner.variables), learner.named_variables()))
         averages = [v for v in learner.non_trainable_variables if v.dtype.startswith('float')]
-        self._values = {v.path: tf.convert_to_tensor(v.value) for v in averages}
+        self._values = {id(v): tf.convert_to_tensor(v.value) for v in averages}
 
     def of(self, model: keras.Model) -> list[tf.Tensor]:
         """Returns the values of a part's non-trainable variables, as they are by now."""
-        return [self._values[variable.path] for variable in model.non_trainable_variables]
+        return [self._values[id(variable)] for variable in model.non_trainable_variables]
 
     def move(self, model: keras.Model, values: list[tf.Tensor]) -> None:
         """Takes in the values that a part leaves behind."""
         for variable, value in zip(model.non_trainable_variables, values, strict=True):
-            self._values[variable.path] = value
+            self._values[id(variable)] = value
 
     def state(self) -> State:
         """Returns {name of the variable: value}."""
-        return {self._names[path]: value for path, value in self._values.items()}
+        return {self._names[number]: value for number, value in self._values.items()}
 
 
 def of_absent_classes(support_y: tf.Tensor, value: float) -> tf.Tensor:

@@ -12,7 +12,7 @@ from maml_tf.inner_loop import (
     stack_over_tasks,
 )
 from maml_tf.learner import Learner, State, shots
-from maml_tf.networks.reference import Network
+from maml_tf.networks.network import Network
 from maml_tf.objectives import Objective
 from maml_tf.training import shares
 from maml_tf.update_rules import GradientDescent, Tensors, UpdateRule
@@ -27,7 +27,7 @@ class GradientLearner(Learner):
     `weights`, `update_rule`, `inner_problem`, `meta_loss` or `meta_gradients`.
 
     Args:
-      network: see networks/reference.py.
+      network: see networks/network.py.
       inner_lr: alpha, on the objective's loss.
       inner_steps: steps of adaptation in training, and of `adapt` unless told.
       evaluation_steps: steps of adaptation in evaluation.
