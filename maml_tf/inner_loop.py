@@ -9,7 +9,7 @@ from maml_tf.update_rules import Tensors, UpdateRule
 
 
 class InnerProblem(NamedTuple):
-    """What an inner loop works on.
+    """The loss, the weights and the rule of an inner loop.
 
     loss: (weights, step, others) -> (losses [tasks], outputs [tasks, support, out]); a loop in the
       graph counts its steps by a tensor.
@@ -157,7 +157,10 @@ def define_flags(flags) -> None:
     )
     flags.DEFINE_float('train_update_lr', -1, 'update_lr of training, to evaluate with another')
     flags.DEFINE_integer(
-        'num_updates', 1, 'number of inner gradient updates during training', lower_bound=1
+        'num_updates',
+        None,
+        'number of inner gradient updates during training (default: by method, for maml 1)',
+        lower_bound=1,
     )
     flags.DEFINE_integer(
         'test_num_updates',

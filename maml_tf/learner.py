@@ -48,6 +48,10 @@ class Learner(Configured, KerasSteps, keras.Model):
     # Steps of adaptation in training and in evaluation; methods that take none keep 0.
     inner_steps = 0
     evaluation_steps = 0
+    # Flags of this method alone that act in evaluation only: a trained run may change them.
+    evaluation_flags: tuple[str, ...] = ()
+    # Whether training's schedule depends on its length, so that a longer run is another run.
+    scheduled = False
 
     def __init__(self, objective: Objective, **kwargs):
         super().__init__(**kwargs)
@@ -103,9 +107,19 @@ class Learner(Configured, KerasSteps, keras.Model):
         arguments = task.query_y, outputs, self.shots(task), task.query_mask
         return self.objective.loss(*arguments), self.objective.score(*arguments)
 
+    @classmethod
+    def check_flags(cls, flags: Any) -> None:
+        """Raises UserError for flags of a command line that do not go with each other."""
+        del flags
+
+    @property
+    def validation_steps(self) -> int:
+        """Returns the steps of adaptation in validation; by default as many as in training."""
+        return self.inner_steps
+
     @property
     def metric(self) -> Metric:
-        """What the scores are."""
+        """Returns the metric that scores are reported in."""
         return self.objective.metric
 
     def axis(self, entries: int) -> Axis:

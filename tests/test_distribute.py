@@ -48,7 +48,7 @@ def learn_twice(path):
         with strategy.scope():
             keras.utils.set_random_seed(0)
             learner, spec = algorithms.registry()[method].tiny()
-            learner.xla = False
+            learner.xla = False  # Compiling takes most of the time; test_command_line compiles.
             # A step of plain gradient descent shows the gradient; Adam's would hide its size.
             ops = {
                 phase.name: TrainingOp(learner, keras.optimizers.SGD(1.0), phase.gradients)

@@ -42,7 +42,7 @@ def test_flagfile(flagfile):
     assert problem.training.query > 0
     learner = algorithms.registry()[values.algorithm].from_flags(values, problem)
     assert learner.count_params() > 1000 and values.algorithm == flagfile.parent.name
-    name = experiment_string(values, learner.heeds)
+    name = experiment_string(values, learner)
     training_way = values.train_num_classes or values.num_classes
     assert name.startswith(f'cls_{training_way}.mbs_{values.meta_batch_size}.')
     words = flagfile.stem.split('_')

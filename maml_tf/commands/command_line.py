@@ -15,7 +15,6 @@ from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.networks import reference as networks
 from maml_tf.saving import export, run_directory
-from maml_tf.saving.run_name import private_flags
 from maml_tf.training import distribute, shares, train
 
 OWNERS = (train, run_directory, evaluate, export, distribute)
@@ -33,10 +32,10 @@ FLAG_OF = {
     'inner_steps': 'num_updates',
     'filters': 'num_filters',
     'path': 'export_dir',
-    'split': 'class_split',
+    'split': 'test_set',
     'iteration': 'test_iter',
     'l2': 'siamese_l2',
-    'rates': 'meta_sgd_rate_from',
+    'rates': 'meta_sgd_rate_from, --meta_sgd_rate_to',
 }
 PATHS = (
     *('data_dir', 'manual_dir', 'split_file', 'logdir', 'init_from'),
@@ -66,9 +65,11 @@ def define_flags(flags) -> None:
         known = set(flags.FLAGS)
         module.define_flags(flags)
         _OF_SOME.extend(sorted(set(flags.FLAGS) - known))
-    for module in algorithms.modules().values():
+    for method, module in algorithms.modules().items():
+        known = set(flags.FLAGS)
         if define := vars(module).get('define_flags'):  # A method may have none of its own.
             define(flags)
+        _OF_METHOD[method] = sorted(set(flags.FLAGS) - known)
     _OURS[:] = sorted(set(flags.FLAGS) - before)
     # --help shows the key flags of the program that runs, whatever module defined them.
     for name in _OURS:
@@ -77,6 +78,7 @@ def define_flags(flags) -> None:
 
 _OURS: list[str] = []
 _OF_SOME: list[str] = []
+_OF_METHOD: dict[str, list[str]] = {}
 
 
 class _Apart:
@@ -127,6 +129,7 @@ def check(flags) -> None:
     """Raises UserError for a flag that is misspelt, unusable, or means nothing here."""
     _check_values(flags)
     data.check_flags(flags, SOURCES)
+    networks.check_flags(flags)
     _check_heeded(flags)
 
 
@@ -147,16 +150,24 @@ def _check_values(flags) -> None:
 
 def _check_heeded(flags) -> None:
     """Raises UserError for a flag that is set and means nothing to the method."""
-    heeds = algorithms.registry()[flags.algorithm].heeds
+    learner = algorithms.registry()[flags.algorithm]
+    learner.check_flags(flags)
+    heeds = learner.heeds
     unheeded = [name for name in _OF_SOME if name not in heeds]
-    for method in algorithms.registry():
+    for method, names in _OF_METHOD.items():
         if method != flags.algorithm:
-            unheeded += [name for name in _OURS if name.startswith(f'{method}_')]
+            unheeded += names
     for name in unheeded:
         if flags[name].value != flags[name].default:
             raise UserError(
                 f'--{name}={flags[name].value}: means nothing to --algorithm={flags.algorithm}'
             )
+
+
+def of_the_run(flags) -> list[str]:
+    """Returns the names of the flags that belong to the chosen method alone and act in training."""
+    acts_later = algorithms.registry()[flags.algorithm].evaluation_flags
+    return [name for name in _OF_METHOD[flags.algorithm] if name not in acts_later]
 
 
 def check_same_model(flags, recorded: Mapping[str, str]) -> None:
@@ -168,7 +179,7 @@ def check_same_model(flags, recorded: Mapping[str, str]) -> None:
     fixed = ['num_classes'] if learner.fixed_way else []
     for name in (
         *('algorithm', 'datasource', *fixed, 'baseline', 'norm', 'num_filters', 'conv'),
-        *('max_pool', 'image_size', *private_flags(flags)),
+        *('max_pool', 'image_size', *of_the_run(flags)),
     ):
         value = flags[name].value
         now = None if value is None else str(value)

@@ -67,10 +67,8 @@ def build(flags) -> Experiment:
 
     Raises: UserError where it describes nothing that can be run.
     """
-    for name in ('export_dir', 'export_embedding_dir'):
-        if flags[name].value:  # Before hours of training rather than after.
-            check_new(flags[name].value, name)
     command_line.check(flags)
+    _check_exports(flags)
     row = SOURCES[flags.datasource]
     source = row.load(flags)
     problem = problem_of(flags, source)
@@ -121,6 +119,17 @@ def problem_of(flags, source: EpisodeSource | None = None) -> Problem:
     )
 
 
+def _check_exports(flags) -> None:
+    """Raises UserError where an export could not be written, before hours of training."""
+    paths = [name for name in ('export_dir', 'export_embedding_dir') if flags[name].value]
+    for name in paths:
+        check_new(flags[name].value, name)
+    if len({flags[name].value for name in paths}) < len(paths):
+        raise UserError(
+            f'--export_embedding_dir={flags.export_embedding_dir}: is --export_dir, too'
+        )
+
+
 def _outer_loop(flags, problem: Problem) -> OuterLoop:
     pretraining, training = flags.pretrain_iterations, flags.metatrain_iterations
     if flags.baseline == 'oracle':  # There is nothing to adapt to: all iterations are pretraining.
@@ -147,12 +156,16 @@ def _check_sizes(flags, problem: Problem, learner: Learner) -> None:
 
 def _run_directory(flags, source, learner: Learner, phases: list[Phase]) -> RunDirectory:
     variables = {LEARNER: learner.named_variables()}
+    known = set()
     for phase in phases:
+        if phase.name in variables:
+            raise ValueError(f'two phases, or the learner and a phase, are called {phase.name}')
         # Several phases may share an optimizer, which is then known by the first.
-        known = [other.optimizer for other in phases[: phases.index(phase)]]
-        if phase.optimizer is not None and phase.optimizer not in known:
+        variables[phase.name] = {}
+        if phase.optimizer is not None and id(phase.optimizer) not in known:
+            known.add(id(phase.optimizer))
             variables[phase.name] = optimizer_names(phase.optimizer, learner)
-    name = experiment_string(flags, learner.heeds)
+    name = experiment_string(flags, learner, command_line.of_the_run(flags))
     if source.identity:
         name += f'.{source.identity}'
     return RunDirectory(pathlib.Path(flags.logdir) / name, variables)

@@ -8,7 +8,8 @@ import tensorflow as tf
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
 from maml_tf.commands.run_evaluation import evaluation_tasks, evaluator
-from maml_tf.episodes.task import BatchSpec, Spec
+from maml_tf.episodes.task import BatchSpec, Draw, Spec
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.saving.init_from import load_weights
 from maml_tf.training import distribute
@@ -28,10 +29,15 @@ def run_training(experiment: Experiment) -> None:
     flags, directory, row = experiment.flags, experiment.directory, experiment.row
     # Whatever the data cannot give is said now, not when a phase or the evaluation comes.
     draws = {
-        phase.name: experiment.source.tasks(flags.train_on, _unit(flags, phase)[0], flags.seed)
+        phase.name: _training_draw(experiment, phase)
         for phase in experiment.phases
         if phase.iterations
     }
+    if not draws and not directory.checkpoints():
+        raise UserError(
+            '--metatrain_iterations=0: nothing to train; --train=False with --init_from evaluates '
+            'weights'
+        )
     validate = _validator(experiment)
     evaluation_tasks(experiment)
     start = _start(experiment)
@@ -63,9 +69,21 @@ def run_training(experiment: Experiment) -> None:
 def _start(experiment: Experiment) -> int:
     """Loads what there is to start from, and returns its iteration."""
     flags, directory = experiment.flags, experiment.directory
+    if flags.test_iter != -1:
+        raise UserError(
+            f'--test_iter={flags.test_iter}: picks a checkpoint to evaluate, with --train=False; '
+            'training goes on from the latest (to start another run from one: --init_from)'
+        )
     if flags.resume and directory.checkpoints():
-        command_line.check_same_model(flags, directory.flags())
-        start = directory.restore(flags.test_iter)
+        recorded = directory.flags()
+        command_line.check_same_model(flags, recorded)
+        if flags.init_from and recorded.get('init_from') != flags.init_from:
+            raise UserError(
+                f'--init_from={flags.init_from}: the run in {directory.path} is under way already '
+                f'and started from {recorded.get("init_from", "new weights")}. Name another '
+                '--logdir, or --resume=False'
+            )
+        start = directory.restore()
         if start < experiment.iterations:
             print(f'Resuming from iteration {start} of {experiment.iterations} in {directory.path}')
         return start
@@ -85,6 +103,22 @@ def _unit(flags, phase: Phase) -> tuple[Spec, int]:
     if isinstance(phase.draws, BatchSpec):
         return BatchSpec(1), phase.draws.size
     return phase.draws, flags.meta_batch_size
+
+
+def _training_draw(experiment: Experiment, phase: Phase) -> Draw:
+    """Returns the draw of a phase. Raises UserError, naming training's own flags."""
+    flags = experiment.flags
+    own = {
+        'way': 'num_classes' if flags.train_num_classes is None else 'train_num_classes',
+        'shot': 'update_batch_size',
+        'query': 'train_query',
+    }
+    if flags.train_update_batch_size != -1:
+        own['shot'] = 'train_update_batch_size'
+    try:
+        return experiment.source.tasks(flags.train_on, _unit(flags, phase)[0], flags.seed)
+    except ArgumentError as error:
+        raise UserError(error.of_flag(command_line.FLAG_OF | own)) from error
 
 
 def _run_of(experiment: Experiment, draws, phase: Phase, phase_start: int) -> Run:
@@ -108,5 +142,5 @@ def _validator(experiment: Experiment):
     if never or experiment.flags.train_on == 'trainval' or 'val' not in experiment.source.splits:
         return None
     tasks = experiment.source.tasks('val', experiment.problem.evaluation, evaluate.TASK_SEED)
-    score = evaluator(experiment, tasks, experiment.learner.inner_steps)
+    score = evaluator(experiment, tasks, experiment.learner.validation_steps)
     return lambda: score(VALIDATION_TASKS).mean(0)

@@ -96,7 +96,7 @@ class ImageClasses(EpisodeSource):
         """Returns train and val as one. Groups are named alike in both."""
         parts = [self.split(part) for part in ('train', 'val')]
         if any(part.streams for part in parts):
-            raise ArgumentError('split', None, 'trainval is not for a set larger than memory')
+            raise ArgumentError('train_on', 'trainval', 'not for a set larger than memory')
 
         def together(field):
             """Returns a field of both, None where there is none."""

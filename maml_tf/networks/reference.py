@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.errors import ArgumentError
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.network import Network
 from maml_tf.ops import layers
 from maml_tf.ops.pooling import Padding
@@ -257,6 +257,13 @@ def _drawn(initializer, shape, seed):
 def product_dtype(flags) -> str | None:
     """Returns the network argument that --bfloat16 stands for."""
     return 'bfloat16' if flags.bfloat16 else None
+
+
+def check_flags(flags) -> None:
+    """Raises UserError for a flag of convolutions where the network has none."""
+    for name in ('num_filters', 'max_pool'):
+        if not flags.conv and flags[name].value != flags[name].default:
+            raise UserError(f'--{name}={flags[name].value}: means nothing with --conv=False')
 
 
 def define_flags(flags) -> None:

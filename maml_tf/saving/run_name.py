@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from maml_tf.datasets.flags import train_update_batch_size
 from maml_tf.inner_loop import train_update_lr
+from maml_tf.learner import Learner
 
 # Flags of the data and of training that make another run, and stand in its name where they are not
 # the default.
@@ -15,17 +16,17 @@ TRAINING_FLAGS = (
 NORMS = {'batch_norm': 'batchnorm', 'layer_norm': 'layernorm', 'None': 'nonorm'}
 
 
-def experiment_string(flags, heeds: Collection[str]) -> str:
+def experiment_string(flags, learner: Learner, own: Collection[str] = ()) -> str:
     """Returns the reference's name of a run, of what the method heeds.
 
     What the reference does not know (another method, pretraining, a seed) is added at the end.
 
-    heeds: names of the shared flags that the method heeds.
+    own: names of the flags that belong to the method alone.
     """
     parts = [f'cls_{flags.train_num_classes or flags.num_classes}.mbs_{flags.meta_batch_size}']
     parts += [f'.ubs_{train_update_batch_size(flags)}']
     said = {
-        'num_updates': f'.numstep{flags.num_updates}',
+        'num_updates': f'.numstep{learner.inner_steps}',
         'update_lr': f'.updatelr{train_update_lr(flags)}',
         'num_filters': f'hidden{flags.num_filters}' if flags.num_filters != 64 else '',
         'max_pool': 'maxpool' if flags.max_pool else '',
@@ -35,7 +36,7 @@ def experiment_string(flags, heeds: Collection[str]) -> str:
         'norm': NORMS[flags.norm],
         'conv': '' if flags.conv else '.fc',
     }
-    parts += [text for name, text in said.items() if name in heeds]
+    parts += [text for name, text in said.items() if name in learner.heeds]
     if flags.algorithm != 'maml':
         parts.append(f'.{flags.algorithm}')
     if flags.pretrain_iterations and not flags.baseline:
@@ -43,14 +44,11 @@ def experiment_string(flags, heeds: Collection[str]) -> str:
         # from the other.
         parts.append('.pretrain')
         parts += [str(flags.pretrain_iterations)] if flags.metatrain_iterations else []
+    if learner.scheduled:
+        parts.append(f'.of{flags.metatrain_iterations}')
     if flags.seed:
         parts.append(f'.seed{flags.seed}')
-    for name in (*TRAINING_FLAGS, *private_flags(flags)):
+    for name in (*TRAINING_FLAGS, *own):
         if flags[name].value != flags[name].default:
             parts.append(f'.{name}_{flags[name].value}')
     return ''.join(parts)
-
-
-def private_flags(flags) -> list[str]:
-    """Returns the names of the flags that belong to the chosen method alone."""
-    return sorted(name for name in flags if name.startswith(f'{flags.algorithm}_'))

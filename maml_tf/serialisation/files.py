@@ -60,9 +60,12 @@ def new_saved_model(
 
 
 def check_new(path: pathlib.Path | str, argument: str = 'path') -> None:
-    """Raises ArgumentError where `path` exists: an export overwrites nothing.
+    """Raises ArgumentError where `path` exists (an export overwrites nothing) or cannot be made.
 
     argument: which one the path was given as, for the message.
     """
     if pathlib.Path(path).exists():
         raise ArgumentError(argument, path, 'exists already; name a new directory')
+    above = next(one for one in pathlib.Path(path).absolute().parents if one.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ArgumentError(argument, path, f'{above} is no directory that may be written to')

@@ -11,11 +11,12 @@ from maml_tf.episodes.task import EpisodeSpec, Spec
 
 
 class Loss(NamedTuple):
-    """A loss and what it leaves behind.
+    """A loss, what is shown of it, and what is assigned with its step.
 
     value: the scalar to minimise.
     log: {name: scalar} to be shown.
-    state: {name of a variable: its new value}, what is assigned besides the optimizer's step.
+    state: {name of a variable: its new value}, floats that are assigned besides the optimizer's
+      step.
     """
 
     value: tf.Tensor
@@ -24,7 +25,7 @@ class Loss(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What one iteration does, before it is done. Every entry is a mean over the tasks it is of.
+    """What an iteration is about to do: gradients, log and state, each a mean over its tasks.
 
     The training op averages it over shares of a meta-batch and over replicas, and then steps and
     assigns: how a meta-batch is spread cannot change what is learnt.
@@ -64,7 +65,8 @@ class Phase:
     iterations: how many it takes.
     gradients: (drawn, step) -> Update; `step` is the int64 iteration, counted within the phase.
     optimizer: steps by these gradients; several phases may share one.
-    draws: by what the source draws for it.
+    draws: by what the source draws for it: episodes, plain batches, sequences. A source of another
+      kind (a simulator's rollouts) may take specs of its own; nothing here looks into them.
     op: (drawn, step) -> log, a whole iteration of another kind, in place of `gradients` and
       `optimizer` (a trust region, for example). It is not divided over shares or replicas.
     title: what its lines on the screen begin with.

@@ -97,7 +97,7 @@ def train(
                     bar.write(
                         f'Validation results: {scores[0]:.4f}, {scores[-1]:.4f}', file=sys.stdout
                     )
-                    if best is None or _better(scores[-1], best, metric):
+                    if _better(scores[-1], best, metric):
                         best = float(scores[-1])
                         run_directory.save_best(end, best)
                 if summary_writer:
@@ -142,7 +142,9 @@ class _Mean:
         return means
 
 
-def _better(score: float, best: float, metric: Metric) -> bool:
+def _better(score: float, best: float | None, metric: Metric) -> bool:
+    if best is None or not math.isfinite(score):
+        return math.isfinite(score)
     return score > best if metric.higher_is_better else score < best
 
 

@@ -1,6 +1,8 @@
 """Matching Networks (Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra, NeurIPS 2016, arXiv
 1606.04080)."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -9,6 +11,7 @@ from maml_tf.algorithms.metric.prototypical import COSINE_SCALE, squared_euclide
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.random_bits import keyed_bits
 from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.errors import UserError
 from maml_tf.learner import State
 from maml_tf.networks.context_embeddings import FullContext
 from maml_tf.networks.encoders import conv4
@@ -75,6 +78,13 @@ class Matching(MetricLearner):
             temperature=flags.matching_temperature,
             transductive=bool(flags.transductive),
         )
+
+    @classmethod
+    def check_flags(cls, flags: Any) -> None:
+        if not flags.matching_fce and flags.matching_steps != flags['matching_steps'].default:
+            raise UserError(
+                f'--matching_steps={flags.matching_steps}: means nothing without --matching_fce'
+            )
 
     @classmethod
     def tiny(cls) -> tuple['Matching', EpisodeSpec]:

@@ -35,6 +35,14 @@ class MetricLearner(Learner):
     ):
         super().__init__(objective, **kwargs)
         self.encoder, self.transductive = encoder, transductive
+        random = [v.path for v in self.non_trainable_variables if not v.dtype.startswith('float')]
+        if random:
+            raise ArgumentError(
+                'encoder',
+                encoder.name,
+                f'holds {random[0]}: layers that draw by themselves (dropout) would draw otherwise '
+                'on several devices; leave them out',
+            )
 
     # What a method writes.
 
@@ -197,7 +205,7 @@ class MovingAverages:
     def __init__(self, learner: Learner):
         # By identity: variables of two models in one encoder may have the same path.
         self._names = dict(zip(map(id, learner.variables), learner.named_variables()))
-        averages = [v for v in learner.non_trainable_variables if v.dtype.startswith('float')]
+        averages = learner.non_trainable_variables
         self._values = {id(v): tf.convert_to_tensor(v.value) for v in averages}
 
     def of(self, model: keras.Model) -> list[tf.Tensor]:

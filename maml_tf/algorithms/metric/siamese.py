@@ -1,5 +1,7 @@
 """Siamese convolutional networks (Koch, Zemel, Salakhutdinov, ICML deep learning workshop 2015)."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -7,7 +9,7 @@ from maml_tf.algorithms.metric.metric_learner import MetricLearner, MovingAverag
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.random_bits import keyed_bits
 from maml_tf.episodes.task import EpisodeSpec, Task
-from maml_tf.errors import ArgumentError
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.learner import State
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import SamePairs
@@ -134,6 +136,14 @@ class Siamese(MetricLearner):
             background=problem.background,
             transductive=bool(flags.transductive),
         )
+
+    @classmethod
+    def check_flags(cls, flags: Any) -> None:
+        of_koch = flags.siamese_network == 'koch'
+        if of_koch and flags.num_filters != flags['num_filters'].default:
+            raise UserError(
+                f'--num_filters={flags.num_filters}: means nothing with --siamese_network=koch'
+            )
 
     @classmethod
     def tiny(cls) -> tuple['Siamese', EpisodeSpec]:

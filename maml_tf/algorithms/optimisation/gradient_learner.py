@@ -1,9 +1,10 @@
 """What gradient-based learners share: which weights adapt, by which rule, from where."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.inner_loop import (
     InnerProblem,
@@ -31,23 +32,18 @@ class GradientLearner(Learner):
       inner_lr: alpha, on the objective's loss.
       inner_steps: steps of adaptation in training, and of `adapt` unless told.
       evaluation_steps: steps of adaptation in evaluation.
-      evaluation_lr: alpha in evaluation; None: that of training.
-      stop_grad: holds the inner gradients constant ("first-order approximation").
       seed: of the initial weights.
       transductive: queries are predicted together, so that batch norm sees their statistics (the
         authors' code, and always so in training); False: each by itself, beside the support set
         (Reptile's other protocol). The state then carries the support set.
-      clip: bounds every entry of the meta-gradient by +-clip.
       tasks_at_once: what `share` returns at most, see training/shares.py; None: by the size of the
         tasks.
-      rematerialise: trains in the memory of one inner step, see rematerialise.py.
     """
 
     heeds = (
         *Learner.heeds,
         *('norm', 'conv', 'max_pool', 'num_filters', 'bfloat16'),
-        *('update_lr', 'train_update_lr', 'num_updates', 'test_num_updates'),
-        *('stop_grad', 'rematerialise', 'tasks_at_once'),
+        *('update_lr', 'num_updates', 'test_num_updates', 'tasks_at_once'),
     )
     fixed_way = True  # by the last layer
 
@@ -58,30 +54,40 @@ class GradientLearner(Learner):
         inner_lr: float = 1e-3,
         inner_steps: int = 1,
         evaluation_steps: int = EVALUATION_STEPS,
-        evaluation_lr: float | None = None,
-        stop_grad: bool = False,
         seed: int = 0,
         transductive: bool = True,
-        clip: float | None = None,
         tasks_at_once: int | None = None,
-        rematerialise: bool = False,
         **kwargs,
     ):
         super().__init__(objective, **kwargs)
         self.network = network
         self.inner_steps, self.evaluation_steps = inner_steps, evaluation_steps
-        self.stop_grad, self.rematerialise = stop_grad, rematerialise
-        self.transductive, self.clip = transductive, clip
-        self._tasks_at_once = tasks_at_once
+        self.transductive, self._tasks_at_once = transductive, tasks_at_once
         self.update_rule: UpdateRule = GradientDescent(inner_lr)
         self.evaluation_rule: UpdateRule = self.update_rule
-        if evaluation_lr is not None:
-            self.evaluation_rule = GradientDescent(evaluation_lr)
         self.meta_weights = {
             name: self.add_weight(
                 name=name, shape=value.shape, initializer=self.starting_from(value)
             )
             for name, value in network.construct_weights(seed).items()
+        }
+
+    @staticmethod
+    def arguments_of(
+        flags, problem: Problem, inner_steps: int = 1, evaluation_steps: int = EVALUATION_STEPS
+    ) -> dict[str, Any]:
+        """Returns the constructor arguments that relatives share, from the command line.
+
+        inner_steps, evaluation_steps: where the command line leaves them to the method.
+        """
+        del problem
+        asked = flags.test_num_updates
+        return {
+            'inner_steps': flags.num_updates or inner_steps,
+            'evaluation_steps': evaluation_steps if asked is None else asked,
+            'seed': flags.seed,
+            'transductive': flags.transductive is not False,
+            'tasks_at_once': flags.tasks_at_once,
         }
 
     # What adapts, and how.
@@ -185,11 +191,6 @@ class GradientLearner(Learner):
             return self.predict_query(self._state(fast_weights, task.support_x), task.query_x)
 
         return read_out_every_step(problem, steps, read_out)
-
-    def clip_gradients(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-        if self.clip is None:
-            return gradients
-        return [tf.clip_by_value(g, -self.clip, self.clip) for g in gradients]
 
     def share(self, tasks: int, spec: EpisodeSpec) -> int:
         if self._tasks_at_once is None and self.network.light:

@@ -1,15 +1,20 @@
 """Model-agnostic meta-learning (Finn, Abbeel, Levine, ICML 2017, arXiv 1703.03400)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 
-from maml_tf.algorithms.optimisation.gradient_learner import EVALUATION_STEPS, GradientLearner
+from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.inner_loop import inner_loop, train_update_lr
+from maml_tf.networks.network import Network
 from maml_tf.networks.reference import FullyConnected
-from maml_tf.objectives import Classification
+from maml_tf.objectives import Classification, Objective
 from maml_tf.rematerialise import rematerialised_inner_loop
 from maml_tf.training.phases import Loss, OuterLoop, Phase, Update
+from maml_tf.update_rules import GradientDescent
 
 
 class MAML(GradientLearner):
@@ -20,10 +25,34 @@ class MAML(GradientLearner):
     the outer loop and not adapted, as in the authors' code. Before meta-training there may be
     pretraining on the support loss alone, the paper's baseline.
 
-    Args: GradientLearner's.
+    Args: GradientLearner's, and
+      stop_grad: holds the inner gradients constant ("first-order approximation").
+      evaluation_lr: alpha in evaluation; None: that of training.
+      clip: bounds every entry of the meta-gradient by +-clip.
+      rematerialise: trains in the memory of one inner step, see rematerialise.py.
     """
 
-    heeds = (*GradientLearner.heeds, 'pretrain_iterations', 'baseline')
+    heeds = (
+        *GradientLearner.heeds,
+        *('train_update_lr', 'stop_grad', 'rematerialise', 'pretrain_iterations', 'baseline'),
+    )
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        inner_lr: float = 1e-3,
+        inner_steps: int = 1,
+        stop_grad: bool = False,
+        evaluation_lr: float | None = None,
+        clip: float | None = None,
+        rematerialise: bool = False,
+        **kwargs,
+    ):
+        super().__init__(network, objective, inner_lr, inner_steps, **kwargs)
+        self.stop_grad, self.clip, self.rematerialise = stop_grad, clip, rematerialise
+        if evaluation_lr is not None:
+            self.evaluation_rule = GradientDescent(evaluation_lr)
 
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'MAML':
@@ -33,19 +62,13 @@ class MAML(GradientLearner):
         return cls(problem.network(), problem.objective, **arguments, **rates)
 
     @staticmethod
-    def arguments_of(flags, problem: Problem) -> dict:
-        """Returns the constructor arguments that relatives share, from the command line."""
-        steps = flags.test_num_updates
-        return {
-            'inner_steps': flags.num_updates,
-            'evaluation_steps': EVALUATION_STEPS if steps is None else steps,
+    def arguments_of(flags, problem: Problem, **defaults: int) -> dict[str, Any]:
+        own = {
             'stop_grad': flags.stop_grad,
-            'seed': flags.seed,
-            'transductive': flags.transductive is not False,
             'clip': problem.clip,
-            'tasks_at_once': flags.tasks_at_once,
             'rematerialise': flags.rematerialise,
         }
+        return GradientLearner.arguments_of(flags, problem, **defaults) | own
 
     @classmethod
     def tiny(cls) -> tuple['MAML', EpisodeSpec]:
@@ -67,6 +90,11 @@ class MAML(GradientLearner):
         outputs = self.network.forward(task.query_x, problem.others | fast_weights)
         loss, after, _ = self.query_loss(task, outputs)
         return Loss(loss, before | after)
+
+    def clip_gradients(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        if self.clip is None:
+            return gradients
+        return [tf.clip_by_value(g, -self.clip, self.clip) for g in gradients]
 
     def pretrain_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the support loss before any update."""

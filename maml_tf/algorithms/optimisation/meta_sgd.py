@@ -32,10 +32,12 @@ class MetaSGD(MAML):
         rates: tuple[float, float] = (0.005, 0.1),
         **kwargs,
     ):
-        super().__init__(network, objective, **kwargs)
+        # Given here, so that a caller who gives them is refused.
+        super().__init__(network, objective, inner_lr=0.0, evaluation_lr=None, **kwargs)
         low, high = rates
         if not -np.inf < low <= high < np.inf:
-            raise ArgumentError('rates', rates, 'two finite numbers, the lower one first')
+            reason = f'rates start between {low} and {high}: two finite numbers, the lower first'
+            raise ArgumentError('rates', None, reason)
         adapted, _ = self.weights_of_the_network()
         random = np.random.default_rng([kwargs.get('seed', 0), 1])
         self.rates = {

@@ -15,7 +15,7 @@ from maml_tf.ops.shapes import sizes
 from maml_tf.training.phases import OuterLoop, Phase, Update
 from maml_tf.update_rules import AdamWithoutMomentum
 
-EVALUATION_STEPS = 50  # The authors'.
+INNER_STEPS, EVALUATION_STEPS = 5, 50  # The authors'.
 
 
 class Reptile(GradientLearner):
@@ -32,7 +32,7 @@ class Reptile(GradientLearner):
     start from the same moments, and the mean of what they end with is kept: so a meta-batch may be
     spread over cores and devices.
 
-    Args: GradientLearner's without evaluation_lr, stop_grad, rematerialise and clip, and
+    Args: GradientLearner's, and
       inner_batch, evaluation_batch: examples of a mini-batch in training and in evaluation.
       beta_2: how much Adam keeps of its second moments.
       outer_step: epsilon at the start and at the end of training, linear in between.
@@ -44,13 +44,15 @@ class Reptile(GradientLearner):
     )
 
     ordered = True  # Mini-batches take examples by their place.
+    evaluation_flags = ('reptile_evaluation_batch',)
+    scheduled = True  # Epsilon falls to its end over all iterations.
 
     def __init__(
         self,
         network: Network,
         objective: Objective,
         inner_lr: float = 1e-3,
-        inner_steps: int = 5,
+        inner_steps: int = INNER_STEPS,
         inner_batch: int = 10,
         evaluation_steps: int = EVALUATION_STEPS,
         evaluation_batch: int = 5,
@@ -78,19 +80,14 @@ class Reptile(GradientLearner):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'Reptile':
         """Returns the learner that the command line describes, with the authors' network."""
-        steps = flags.test_num_updates
         return cls(
             problem.network(scale=flags.norm == 'batch_norm', head='flatten', pool_padding='same'),
             problem.objective,
             inner_lr=flags.update_lr,
-            inner_steps=flags.num_updates,
             inner_batch=flags.reptile_inner_batch,
-            evaluation_steps=EVALUATION_STEPS if steps is None else steps,
             evaluation_batch=flags.reptile_evaluation_batch,
             outer_step=(flags.reptile_outer_step, flags.reptile_outer_step_end),
-            seed=flags.seed,
-            transductive=flags.transductive is not False,
-            tasks_at_once=flags.tasks_at_once,
+            **cls.arguments_of(flags, problem, INNER_STEPS, EVALUATION_STEPS),
         )
 
     @classmethod
@@ -105,6 +102,10 @@ class Reptile(GradientLearner):
     def takes_masks(self) -> bool:
         """Says that tasks of different sizes are not taken: a mini-batch would hold filling."""
         return False
+
+    @property
+    def validation_steps(self) -> int:
+        return self.evaluation_steps
 
     def adapts(self, name: str) -> bool:
         """Says that every weight adapts."""
@@ -149,7 +150,8 @@ class Reptile(GradientLearner):
         state = {f'moment_{name}': v for name, v in moments.items()}
         state['steps_taken'] = before + self.inner_steps
         log = {}
-        for when, (outputs, labels) in zip(('pre', 'post'), path.support_outputs[:: self._last]):
+        seen = path.support_outputs[0], path.support_outputs[-1]
+        for when, (outputs, labels) in zip(('pre', 'post'), seen):
             log |= self.loss_and_log(when, labels, outputs, self._shots(labels))[1]
         return Update(gradients, log, state)
 
@@ -179,11 +181,6 @@ class Reptile(GradientLearner):
         return AdamWithoutMomentum(
             self.inner_lr, self.beta_2, moments=self.moments, steps_before=steps_before
         )
-
-    @property
-    def _last(self) -> int:
-        """The stride from the first mini-batch to the last."""
-        return max(self.inner_steps - 1, 1)
 
 
 def define_flags(flags) -> None:
