@@ -1,8 +1,12 @@
 """Learners as Keras users know models: fit, evaluate, summary, .keras files."""
 
+import importlib
+import re
+
 import keras
 import numpy as np
 import pytest
+from command import ROOT
 
 import maml_tf
 from maml_tf import EpisodeSpec, FullyConnected, Sinusoid
@@ -99,6 +103,11 @@ def test_a_loss_is_the_learner_s_own():
 
 
 def test_public_names():
+    stub = (ROOT / 'maml_tf' / '__init__.pyi').read_text('utf-8')
+    typed = re.findall(r'^from (\S+) import (\w+) as \2$', stub, flags=re.MULTILINE)
+    assert sorted(name for _, name in typed) == sorted({*maml_tf.__all__} - {'__version__'})
+    for module, name in typed:
+        assert getattr(importlib.import_module(module), name) is getattr(maml_tf, name)
     for name in maml_tf.__all__:
         assert getattr(maml_tf, name) is not None
     assert {*maml_tf.__all__} <= {*dir(maml_tf)}

@@ -1,0 +1,55 @@
+"""What type checkers see of the package; __init__.py imports these when they are asked for."""
+
+from maml_tf.algorithms.metric.matching import Matching as Matching
+from maml_tf.algorithms.metric.metric_learner import MetricLearner as MetricLearner
+from maml_tf.algorithms.metric.prototypical import Prototypical as Prototypical
+from maml_tf.algorithms.metric.relation import Relation as Relation
+from maml_tf.algorithms.metric.siamese import Siamese as Siamese
+from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner as GradientLearner
+from maml_tf.algorithms.optimisation.maml import MAML as MAML
+from maml_tf.algorithms.optimisation.meta_sgd import MetaSGD as MetaSGD
+from maml_tf.algorithms.optimisation.reptile import Reptile as Reptile
+from maml_tf.datasets.celeba import celeba as celeba
+from maml_tf.datasets.cifar import cifar_fs as cifar_fs
+from maml_tf.datasets.cifar import fc100 as fc100
+from maml_tf.datasets.cub import cub as cub
+from maml_tf.datasets.directory import directory as directory
+from maml_tf.datasets.function_families import DecisionTree as DecisionTree
+from maml_tf.datasets.function_families import Linear as Linear
+from maml_tf.datasets.function_families import SparseLinear as SparseLinear
+from maml_tf.datasets.function_families import TwoLayerNetwork as TwoLayerNetwork
+from maml_tf.datasets.gaussian_process import GaussianProcess as GaussianProcess
+from maml_tf.datasets.miniimagenet import miniimagenet as miniimagenet
+from maml_tf.datasets.omniglot import omniglot as omniglot
+from maml_tf.datasets.sinusoid import Sinusoid as Sinusoid
+from maml_tf.datasets.tieredimagenet import tieredimagenet as tieredimagenet
+from maml_tf.episodes.image_completion import ImageCompletion as ImageCompletion
+from maml_tf.episodes.images import ImageClasses as ImageClasses
+from maml_tf.episodes.source import EpisodeSource as EpisodeSource
+from maml_tf.episodes.task import Batch as Batch
+from maml_tf.episodes.task import BatchSpec as BatchSpec
+from maml_tf.episodes.task import Draw as Draw
+from maml_tf.episodes.task import EpisodeSpec as EpisodeSpec
+from maml_tf.episodes.task import Sequence as Sequence
+from maml_tf.episodes.task import SequenceSpec as SequenceSpec
+from maml_tf.episodes.task import Task as Task
+from maml_tf.errors import UserError as UserError
+from maml_tf.learner import Learner as Learner
+from maml_tf.networks.encoders import conv4 as conv4
+from maml_tf.networks.keras_network import KerasNetwork as KerasNetwork
+from maml_tf.networks.network import Network as Network
+from maml_tf.networks.reference import ConvNet as ConvNet
+from maml_tf.networks.reference import FullyConnected as FullyConnected
+from maml_tf.objectives import Classification as Classification
+from maml_tf.objectives import MeanClassification as MeanClassification
+from maml_tf.objectives import Metric as Metric
+from maml_tf.objectives import Objective as Objective
+from maml_tf.objectives import Regression as Regression
+from maml_tf.saving.export import export as export
+from maml_tf.training.phases import Loss as Loss
+from maml_tf.training.phases import OuterLoop as OuterLoop
+from maml_tf.training.phases import Phase as Phase
+from maml_tf.training.phases import Update as Update
+from maml_tf.update_rules import UpdateRule as UpdateRule
+
+__version__: str
