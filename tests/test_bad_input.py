@@ -147,7 +147,7 @@ def drawings(tmp_path_factory):
             Image.fromarray(pixels.astype(np.uint8)).save(path)
     return [
         *('--datasource=directory', f'--data_dir={folder}', '--image_size=24', '--num_classes=2'),
-        *('--update_batch_size=1', '--train_query=1', '--num_filters=4', '--logdir=logs'),
+        *('--update_batch_size=1', '--train_query=1', '--logdir=logs'),
     ]
 
 
@@ -215,8 +215,9 @@ def test_weights_that_overflow_in_the_last_step(tmp_path):
 
 @pytest.mark.parametrize('algorithm', ['prototypical', 'matching', 'relation', 'siamese'])
 def test_metric_learners_that_overflow_in_the_last_step(drawings, tmp_path, algorithm):
-    command = [*drawings, f'--algorithm={algorithm}', '--meta_lr=1e39', '--metatrain_iterations=1']
-    result = run_here(*command, '--meta_batch_size=2', cwd=tmp_path, expect=1)
+    command = [*drawings, f'--algorithm={algorithm}', '--num_filters=4', '--meta_batch_size=2']
+    command += ['--meta_lr=1e39', '--metatrain_iterations=1']
+    result = run_here(*command, cwd=tmp_path, expect=1)
     refused(result, 'iteration 1', 'nothing was saved')
     assert not list(tmp_path.rglob('model-*')) and not list(tmp_path.rglob('results.json'))
 
@@ -225,7 +226,7 @@ def test_metric_learners_that_overflow_in_the_last_step(drawings, tmp_path, algo
 def test_metric_learners_with_nan(drawings, tmp_path, monkeypatch, name):
     """In a weight, and in a running average, which no loss of training sees."""
     monkeypatch.chdir(tmp_path)
-    command = [*drawings, '--algorithm=prototypical', '--meta_batch_size=2']
+    command = [*drawings, '--algorithm=prototypical', '--num_filters=4', '--meta_batch_size=2']
     experiment = build(parsed(*command, '--metatrain_iterations=1'))
     variable = experiment.learner.named_variables()[name]
     variable.assign(np.full(variable.shape, np.nan))

@@ -234,7 +234,7 @@ def test_reptile(tmp_path):
         cwd=tmp_path,
     )
     (run,) = (tmp_path / 'logs').iterdir()
-    assert run.name == 'cls_5.mbs_25.ubs_10.numstep5.updatelr0.02nonorm.reptile'
+    assert run.name == 'cls_5.mbs_25.ubs_10.numstep5.updatelr0.02nonorm.reptile.of300'
     means = [float(line.split()[1]) for line in table(printed)]
     assert len(means) == 51 and means[-1] < means[0], means
     # The second moments persist over training, and are saved with the weights.
