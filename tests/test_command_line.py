@@ -298,11 +298,11 @@ def test_installed_package_runs_anywhere(tmp_path):
 @pytest.mark.parametrize(
     'flags',
     [
-        ['--update_batch_size=1', '--update_lr=0.4'],
+        ['--num_filters=8', '--update_batch_size=1', '--update_lr=0.4'],
         pytest.param(
             [
                 *('--update_batch_size=1', '--update_lr=0.1', '--num_classes=20'),
-                *('--num_updates=5', '--meta_batch_size=2'),
+                *('--num_updates=5', '--meta_batch_size=2', '--num_filters=8'),
             ],
             marks=pytest.mark.slow,
         ),
@@ -315,7 +315,6 @@ def test_omniglot(tmp_path, flags):
         '--datasource=omniglot',
         f'--data_dir={SHARED / "tfds"}',
         '--logdir=logs',
-        '--num_filters=8',
         '--metatrain_iterations=500',
         '--meta_batch_size=4',
         *flags,
