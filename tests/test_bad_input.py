@@ -116,6 +116,15 @@ def test_flags_that_cannot_be_read(argument, words):
         (['--reptile_inner_batch=3'], ['--reptile_inner_batch=3', '--algorithm=maml']),
         (['--algorithm=reptile', '--meta_lr=.1'], ['--meta_lr=0.1', '--algorithm=reptile']),
         (['--algorithm=reptile', '--stop_grad'], ['--stop_grad', '--algorithm=reptile']),
+        (
+            ['--datasource=omniglot', '--conv=False', '--num_filters=8'],
+            ['--num_filters=8', '--conv=False'],
+        ),
+        (
+            ['--datasource=omniglot', '--norm=batch_norm', '--algorithm=matching']
+            + ['--matching_steps=5'],
+            ['--matching_steps=5', '--matching_fce'],
+        ),
         # Metric learners compare classes.
         (
             ['--norm=batch_norm', '--algorithm=prototypical'],
