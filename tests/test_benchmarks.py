@@ -47,6 +47,7 @@ def uncompiled(monkeypatch):
     monkeypatch.setattr(MAML, 'xla', False)
 
 
+@pytest.mark.slow
 @cases
 def test_map_fn_computes_what_the_package_computes(workload):
     ours, theirs = first_step(workload, 'ours'), first_step(workload, 'map_fn')
@@ -55,6 +56,7 @@ def test_map_fn_computes_what_the_package_computes(workload):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec('torch'), reason='PyTorch is not installed')
+@pytest.mark.slow
 @cases
 def test_pytorch_computes_what_the_package_computes(workload):
     import torch_step
@@ -81,6 +83,7 @@ def multiply_adds(operation):
     return 0
 
 
+@pytest.mark.slow
 @cases
 def test_flops_are_those_of_the_graph_of_the_authors_form(workload):
     one_task = dataclasses.replace(workload, tasks=1)

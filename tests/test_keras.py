@@ -33,7 +33,11 @@ def fitted(made, optimizer):
 
 @pytest.mark.parametrize(
     'method, kwargs',
-    [(maml_tf.MAML, {}), (maml_tf.MAML, {'tasks_at_once': 2}), (maml_tf.Reptile, {})],
+    [
+        (maml_tf.MAML, {}),
+        pytest.param(maml_tf.MAML, {'tasks_at_once': 2}, marks=pytest.mark.slow),
+        pytest.param(maml_tf.Reptile, {}, marks=pytest.mark.slow),
+    ],
     ids=['maml', 'maml in shares', 'reptile'],
 )
 def test_fit_gives_the_numbers_of_the_command_line_s_loop(method, kwargs):

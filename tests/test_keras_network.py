@@ -149,6 +149,7 @@ def test_meta_gradient_agrees_with_finite_differences(model):
     )
 
 
+@pytest.mark.slow
 def test_meta_gradient_of_a_keras_application():
     model = keras.applications.MobileNet(
         (32, 32, 3), alpha=0.25, weights=None, classes=WAY, classifier_activation=None
@@ -159,7 +160,14 @@ def test_meta_gradient_of_a_keras_application():
     assert_finite_differences(learner, random_task((32, 32, 3)), [everything] * 3, epsilon=1e-8)
 
 
-@pytest.mark.parametrize('model, unroll_tasks', [('mlp', True), ('cnn', False), ('lstm', True)])
+@pytest.mark.parametrize(
+    'model, unroll_tasks',
+    [
+        ('mlp', True),
+        pytest.param('cnn', False, marks=pytest.mark.slow),
+        pytest.param('lstm', True, marks=pytest.mark.slow),
+    ],
+)
 def test_compiled_equals_uncompiled(model, unroll_tasks):
     model = MODELS[model]()
     learner = learner_of(KerasNetwork(model, unroll_tasks=unroll_tasks), inner_steps=1)
@@ -221,6 +229,7 @@ STACKED_NAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'model, stacked',
     [

@@ -308,6 +308,7 @@ def run_few_tasks(*arguments, cwd):
     return printed
 
 
+@pytest.mark.slow
 def test_command_line(raw, tmp_path):
     printed = run_few_tasks(
         *COMMAND,
@@ -329,6 +330,7 @@ def test_command_line(raw, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not CHECKPOINT.with_suffix('.index').exists(),
     reason="the reference's checkpoint is not beside the project",

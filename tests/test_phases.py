@@ -11,8 +11,8 @@ import pathlib
 import signal
 import subprocess
 import sys
+import types
 
-import absl.flags
 import keras
 import numpy as np
 import pytest
@@ -105,14 +105,12 @@ def build_toy(toy, source, logdir, *arguments):
         iterations_per_call=1,
         validate_every=None,
     )
-    algorithms.registry()['toy'] = toy
+    algorithms.registry()['toy'], algorithms.modules()['toy'] = toy, types.ModuleType('toy')
     flags = parsed(
         *('--algorithm=toy', '--datasource=omniglot', f'--logdir={logdir}'),
         *(f'--num_classes={SPEC.way}', f'--update_batch_size={SPEC.shot}'),
         *(f'--meta_batch_size={TASKS}', '--strategy=one_device', *arguments),
     )
-    # absl's own, which every program has.
-    absl.flags.DEFINE_string('log_dir', None, 'of absl', flag_values=flags)
     return build(flags)
 
 
@@ -122,6 +120,7 @@ def built(source, monkeypatch, tmp_path):
     # What build_toy changes is as it was after the test.
     monkeypatch.setitem(SOURCES, 'omniglot', SOURCES['omniglot'])
     monkeypatch.setitem(algorithms.registry(), 'toy', Toy)
+    monkeypatch.setitem(algorithms.modules(), 'toy', None)
     return lambda toy, *arguments, logdir=tmp_path: build_toy(toy, source, logdir, *arguments)
 
 

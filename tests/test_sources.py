@@ -175,6 +175,7 @@ def test_prototypical_on_a_folder(photos, tmp_path):
         ).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'algorithm, pictures',
     [
@@ -212,7 +213,10 @@ def test_other_metric_learners_on_a_folder(photos, tmp_path, algorithm, pictures
         ),
         (['--train_shot_from=1', '--train_update_batch_size=2'], ['--train_shot_from', 'one size']),
         (['--tasks_file=none.jsonl'], ['--tasks_file=none.jsonl']),
-        (['--algorithm=prototypical', '--conv=False'], ['--conv=False', 'prototypical']),
+        (
+            ['--algorithm=prototypical', '--conv=False', '--num_filters=64'],
+            ['--conv=False', 'prototypical'],
+        ),
         (['--algorithm=prototypical', '--image_size=15'], ['--image_size=15', '16x16']),
         (['--siamese_l2=1'], ['--siamese_l2=1', '--algorithm=maml']),
         (['--rotations=per_task'], ['--rotations=per_task', 'only to omniglot']),

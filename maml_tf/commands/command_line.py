@@ -167,7 +167,7 @@ def _check_heeded(flags) -> None:
 def of_the_run(flags) -> list[str]:
     """Returns the names of the flags that belong to the chosen method alone and act in training."""
     acts_later = algorithms.registry()[flags.algorithm].evaluation_flags
-    return [name for name in _OF_METHOD[flags.algorithm] if name not in acts_later]
+    return [name for name in _OF_METHOD.get(flags.algorithm, ()) if name not in acts_later]
 
 
 def check_same_model(flags, recorded: Mapping[str, str]) -> None:
