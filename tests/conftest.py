@@ -1,32 +1,19 @@
 """Runs before TensorFlow is imported, and after every test file."""
 
-import ctypes
-import gc
 import os
-import sys
 
+import memory
 import pytest
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 # The oracles compare float32 on one kind of device.
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
+# oneDNN's own allocator keeps what was once the most.
+os.environ.setdefault('TF_ONEDNN_USE_SYSTEM_ALLOCATOR', '1')
 
 
 @pytest.fixture(scope='module', autouse=True)
 def free_memory():
-    """Frees the graphs of a file's tests: the suite would hold several gigabytes in the end."""
+    """Frees what the tests of a file leave behind."""
     yield
-    if 'tensorflow' not in sys.modules:
-        return
-    from tensorflow.python.framework import ops
-
-    from maml_tf.ops.traced import Traced
-
-    Traced.of.cache_clear()
-    # TensorFlow keeps every custom gradient for ever, and with it the graph that it stands in.
-    registry = ops.gradient_registry._registry
-    for name in [name for name in registry if name.startswith('CustomGradient-')]:
-        del registry[name]
-    gc.collect()
-    if sys.platform.startswith('linux'):
-        ctypes.CDLL('libc.so.6').malloc_trim(0)
+    memory.free()

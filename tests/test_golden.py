@@ -2,6 +2,7 @@
 
 import functools
 
+import memory
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -44,7 +45,8 @@ CASES += [
 
 @pytest.fixture(scope='module', params=CASES)
 def golden(request):
-    return request.param()
+    yield request.param()
+    memory.free()
 
 
 def close(actual, expected):
