@@ -35,11 +35,11 @@ from maml_tf.episodes.task import SequenceSpec as SequenceSpec
 from maml_tf.episodes.task import Task as Task
 from maml_tf.errors import UserError as UserError
 from maml_tf.learner import Learner as Learner
+from maml_tf.networks.conv_net import ConvNet as ConvNet
 from maml_tf.networks.encoders import conv4 as conv4
+from maml_tf.networks.fully_connected import FullyConnected as FullyConnected
 from maml_tf.networks.keras_network import KerasNetwork as KerasNetwork
 from maml_tf.networks.network import Network as Network
-from maml_tf.networks.reference import ConvNet as ConvNet
-from maml_tf.networks.reference import FullyConnected as FullyConnected
 from maml_tf.objectives import Classification as Classification
 from maml_tf.objectives import MeanClassification as MeanClassification
 from maml_tf.objectives import Metric as Metric

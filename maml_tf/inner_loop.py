@@ -140,19 +140,23 @@ def inner_step(
     return weights, slots, losses, outputs
 
 
-def train_update_lr(flags) -> float:
-    """Returns the inner rate in training, where evaluation may differ."""
+def rates(flags, default: float) -> tuple[float, float]:
+    """Returns the inner rates of training and of evaluation.
+
+    default: the method's own, where the command line leaves the rate to it.
+    """
+    rate = default if flags.update_lr is None else flags.update_lr
     own = flags.train_update_lr
-    return flags.update_lr if own == -1 else own
+    return (rate if own == -1 else own), rate
 
 
 def define_flags(flags) -> None:
     """Defines the flags of every method that adapts by gradient steps."""
     flags.DEFINE_float(
         'update_lr',
-        1e-3,
-        'step size alpha of the inner gradient update (on a loss summed over the '
-        'examples and divided by the shots, as in the reference)',
+        None,
+        'step size alpha of the inner gradient update (default: by method, for maml 0.001, on a '
+        'loss summed over the examples and divided by the shots, as in the reference)',
         lower_bound=0,
     )
     flags.DEFINE_float('train_update_lr', -1, 'update_lr of training, to evaluate with another')

@@ -48,6 +48,8 @@ class Learner(Configured, KerasSteps, keras.Model):
     # Steps of adaptation in training and in evaluation; methods that take none keep 0.
     inner_steps = 0
     evaluation_steps = 0
+    # The rate of these steps in training, which the reference's names of runs and files say.
+    inner_lr = 1e-3
     # Flags of this method alone that act in evaluation only: a trained run may change them.
     evaluation_flags: tuple[str, ...] = ()
     # Whether training's schedule depends on its length, so that a longer run is another run.
@@ -170,14 +172,22 @@ class Learner(Configured, KerasSteps, keras.Model):
         return tasks
 
     def gradients_of(
-        self, loss: Callable[[Any, tf.Tensor], Loss], drawn: Any, step: tf.Tensor
+        self,
+        loss: Callable[[Any, tf.Tensor], Loss],
+        drawn: Any,
+        step: tf.Tensor,
+        also: Sequence[keras.Variable] = (),
     ) -> Update:
-        """Returns the Update of a function (drawn, step) -> Loss."""
+        """Returns the Update of a function (drawn, step) -> Loss.
+
+        also: further variables, whose gradients follow those of the trainable ones.
+        """
         with tf.GradientTape() as tape:
+            tape.watch([variable.value for variable in also])
             value, log, state = loss(drawn, step)
         gradients = tape.gradient(
             value,
-            [variable.value for variable in self.trainable_variables],
+            [variable.value for variable in (*self.trainable_variables, *also)],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         # Of a lookup TensorFlow gives slices, which cannot be averaged over shares and replicas.

@@ -7,7 +7,7 @@ from maml_tf.update_rules import Tensors
 
 
 def rematerialised_inner_loop(
-    problem: InnerProblem, steps: int, stop_grad: bool = False
+    problem: InnerProblem, steps: int, stop_grad: bool = False, first: int = 0
 ) -> tuple[Tensors, Tensors]:
     """Returns (fast weights, slots) after `steps` steps, as `inner_loop` has them, with the same
     derivatives.
@@ -19,6 +19,8 @@ def rematerialised_inner_loop(
 
     The derivatives reach the problem's weights, slots, others and parameters: what the loss or the
     rule reads past these counts as constant.
+
+    first: the number of the first step, where the loop goes on from another one.
     """
     state = problem.weights, problem.start()
     constants = problem.others, problem.parameters
@@ -28,7 +30,7 @@ def rematerialised_inner_loop(
     def take_step(state, step, constants):
         others, parameters = constants
         now = problem._replace(others=others, parameters=parameters)
-        return inner_step(now, *state, step, stop_grad)[:2]
+        return inner_step(now, *state, step + first, stop_grad)[:2]
 
     size = len(flat(state))
 

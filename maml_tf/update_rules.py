@@ -67,6 +67,36 @@ class LearntRates(UpdateRule):
         return {name: w - parameters[name] * gradients[name] for name, w in weights.items()}, slots
 
 
+class LearntRate(UpdateRule):
+    """w - a g with one learnt rate a (Alpha MAML, Behl et al. 2019)."""
+
+    def __init__(self, rate: tf.Variable):
+        self.rate = rate
+
+    def parameters(self) -> Tensors:
+        return {'rate': tf.convert_to_tensor(self.rate)}
+
+    def __call__(self, weights, gradients, slots, parameters, step):
+        rate = parameters['rate']
+        return {name: w - rate * gradients[name] for name, w in weights.items()}, slots
+
+
+class RatesByStep(LearntRates):
+    """w - a g with a learnt rate for every weight tensor and step (MAML++, Antoniou et al. 2019,
+    section 4). Steps after the last have its rate.
+
+    Args:
+      rates: {name of the weight: variable [steps]}.
+    """
+
+    def __call__(self, weights, gradients, slots, parameters, step):
+        def rate(name):
+            of_weight = parameters[name]
+            return tf.gather(of_weight, tf.minimum(step, of_weight.shape[0] - 1))
+
+        return {name: w - rate(name) * gradients[name] for name, w in weights.items()}, slots
+
+
 class AdamWithoutMomentum(UpdateRule):
     """Adam with beta_1 = 0 (Kingma and Ba 2015, algorithm 1): w - lr g / (sqrt(v_hat) + epsilon).
 

@@ -14,7 +14,8 @@ from reference_maml import random_case, reference_maml
 
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import Task
-from maml_tf.networks.reference import ConvNet, FullyConnected
+from maml_tf.networks.conv_net import ConvNet
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification, Regression
 
 SHARED = pathlib.Path(

@@ -16,7 +16,7 @@ from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.commands.folders import adapt, adapted, photos, predictions, trained
 from maml_tf.networks.encoders import conv4
-from maml_tf.networks.reference import FullyConnected
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification, MeanClassification, Regression
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.export import export

@@ -15,7 +15,7 @@ from maml_tf.datasets.cifar import cifar_fs, fc100
 from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
-from maml_tf.networks.reference import FullyConnected
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op

@@ -16,7 +16,7 @@ from maml_tf.datasets.sinusoid import Sinusoid
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.evaluation import evaluate
-from maml_tf.networks.reference import FullyConnected
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Regression
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.export import export

@@ -14,7 +14,8 @@ from keras import layers
 from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.errors import ArgumentError
-from maml_tf.networks.reference import ConvNet, FullyConnected
+from maml_tf.networks.conv_net import ConvNet
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification, MeanClassification, Regression
 from maml_tf.saving.export import export
 from maml_tf.saving.export_embedding import export_embedding

@@ -7,7 +7,8 @@ from golden import GOLDEN_FILES, SHARED, from_file
 
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.errors import ArgumentError
-from maml_tf.networks.reference import ConvNet, FullyConnected
+from maml_tf.networks.conv_net import ConvNet
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.init_from import load_weights, reference_names

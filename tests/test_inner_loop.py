@@ -13,7 +13,9 @@ from maml_tf.inner_loop import (
     read_out_every_step,
     stack_over_tasks,
 )
-from maml_tf.networks.reference import NORMS, ConvNet, FullyConnected
+from maml_tf.networks.conv_net import ConvNet
+from maml_tf.networks.fully_connected import FullyConnected
+from maml_tf.networks.reference import NORMS
 from maml_tf.objectives import Classification, Regression
 from maml_tf.update_rules import AdamWithoutMomentum, GradientDescent, LearntRates
 

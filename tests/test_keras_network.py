@@ -11,10 +11,11 @@ from keras import layers
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import Task
 from maml_tf.errors import ArgumentError
+from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.exact_normalisation import ExactNormalization
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.keras_network import KerasNetwork
 from maml_tf.networks.network import Network
-from maml_tf.networks.reference import ConvNet, FullyConnected
 from maml_tf.objectives import Classification
 
 WAY, STEP = 3, tf.constant(0, tf.int64)

@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 
 from maml_tf.errors import ArgumentError
+from maml_tf.networks.conv_net import ConvNet
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.networks.reference import NORMS, ConvNet, FullyConnected
+from maml_tf.networks.reference import NORMS
 
 COUNTS = {
     # Counted from the shapes of MAML's authors: convolution biases, batch-norm offsets only.

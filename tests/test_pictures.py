@@ -10,7 +10,7 @@ from maml_tf.datasets.sinusoid import Sinusoid
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.evaluation import figures, pictures, plots
-from maml_tf.networks.reference import FullyConnected
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import ACCURACY, SQUARED_ERROR, Axis, Metric, Regression
 
 LIKELIHOOD = Metric('nll', 'Negative log-likelihood', 'nats', higher_is_better=False)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from maml_tf.algorithms.optimisation.reptile import Reptile
 from maml_tf.episodes.pool import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
-from maml_tf.networks.reference import FullyConnected
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification, Regression
 from maml_tf.training import shares
 from maml_tf.training.phases import OuterLoop

@@ -7,7 +7,8 @@ import tensorflow as tf
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.evaluation import evaluate
-from maml_tf.networks.reference import ConvNet, FullyConnected
+from maml_tf.networks.conv_net import ConvNet
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification, Regression
 from maml_tf.training import shares
 from maml_tf.training.iterate import iterate

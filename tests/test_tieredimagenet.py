@@ -22,7 +22,7 @@ from maml_tf.datasets.raw import manual_builder, pickles
 from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
-from maml_tf.networks.reference import FullyConnected
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op
 from maml_tf.training.phases import adam

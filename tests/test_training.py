@@ -11,7 +11,7 @@ from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.evaluation.intervals import summarise
-from maml_tf.networks.reference import FullyConnected
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import SQUARED_ERROR, Regression
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.training import train

@@ -13,7 +13,7 @@ from maml_tf.datasets import flags as data
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate
-from maml_tf.networks import reference as networks
+from maml_tf.networks import flags as networks
 from maml_tf.saving import export, run_directory
 from maml_tf.training import distribute, shares, train
 
@@ -35,6 +35,8 @@ FLAG_OF = {
     'split': 'test_set',
     'iteration': 'test_iter',
     'l2': 'siamese_l2',
+    'joined': 'bias_transformation_size',
+    'film': 'cavia_context',
     'rates': 'meta_sgd_rate_from, --meta_sgd_rate_to',
 }
 PATHS = (

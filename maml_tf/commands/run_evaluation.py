@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from maml_tf import inner_loop
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
 from maml_tf.episodes import manifest
@@ -47,7 +48,8 @@ def run_evaluation(experiment: Experiment) -> None:
         command_line.as_dict(flags),
         command_line.flagfile_of(sys.argv[1:]),
     )
-    report.write(directory.path, scores, results, flags.update_batch_size, flags.update_lr)
+    _, rate = inner_loop.rates(flags, learner.inner_lr)
+    report.write(directory.path, scores, results, flags.update_batch_size, rate)
     _draw(experiment, scores, tasks, f'{way}{spec.shot}-shot')
     print(f'Pictures and results.json: {directory.path}')
     _export(experiment, iteration)

@@ -10,8 +10,10 @@ from maml_tf.datasets.gaussian_process import GaussianProcess
 from maml_tf.datasets.sinusoid import Sinusoid
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.errors import ArgumentError
+from maml_tf.networks.conv_net import ConvNet
+from maml_tf.networks.flags import product_dtype
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.networks.reference import ConvNet, FullyConnected, product_dtype
 from maml_tf.objectives import Classification, Objective, Regression
 
 
@@ -66,7 +68,7 @@ def _image_network(head: str) -> Callable[..., Network]:
             flags.norm,
             flags.max_pool,
             head,
-            product_dtype(flags),
+            product_dtype=product_dtype(flags),
             **changes,
         )
 
@@ -74,20 +76,27 @@ def _image_network(head: str) -> Callable[..., Network]:
 
 
 def _dense_network(hidden: tuple[int, ...]) -> Callable[..., Network]:
-    def network(flags, input_shape, output_dim, head=None, pool_padding=None, scale=False):
-        del head, pool_padding  # It pools nothing, and its last layer always sees all there is.
+    def network(flags, input_shape, output_dim, **changes):
+        # It pools nothing, and its last layer always sees all there is.
+        of_images = ('head', 'pool_padding', 'film')
+        changes = {name: value for name, value in changes.items() if name not in of_images}
         return FullyConnected(
-            input_shape, output_dim, hidden, flags.norm, product_dtype(flags), scale=scale
+            input_shape,
+            output_dim,
+            hidden,
+            flags.norm,
+            product_dtype=product_dtype(flags),
+            **changes,
         )
 
     return network
 
 
-def _regression(load, input_dim, output_dim=1, **kwargs) -> Source:
+def _regression(load, input_dim, output_dim=1, hidden=(40, 40), **kwargs) -> Source:
     return Source(
         load=load,
         input_shape=lambda flags: (input_dim(flags),),
-        network=_dense_network((40, 40)),
+        network=_dense_network(hidden),
         objective=Regression(),
         output_dim=output_dim,
         print_every=1000,
@@ -225,6 +234,7 @@ SOURCES = {
         _celeba,
         lambda flags: 2,
         output_dim=3,
+        hidden=(128,) * 5,  # Zintgraf et al. 2019, of MAML and CAVIA alike
         reads=('data_dir', 'image_size', 'query_contains_support'),
     ),
     'directory': _images(_directory, 84, iterations_per_call=1, reads=('image_size', 'split_file')),

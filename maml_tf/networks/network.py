@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from maml_tf.serialisation.configuration import Configured
 
+# The name of a weight that is the same for all examples of a task: some methods adapt it.
+CONTEXT = 'context'
+
 
 class Network(Configured, abc.ABC):
     """Computes outputs from inputs and from weights that may differ by task.

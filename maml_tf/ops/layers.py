@@ -31,9 +31,19 @@ def linear(
     """
     if weight.shape.rank == 3:
         x = Linear.of(dtype).product(x, weight)
-    else:
-        x = tf.cast(tf.matmul(*_cast(dtype, x, weight)), weight.dtype)
+    else:  # One product, not one for each task.
+        tasks, n, width = sizes(x)
+        flat = tf.reshape(x, [tasks * n, width])
+        x = tf.cast(tf.matmul(*_cast(dtype, flat, weight)), weight.dtype)
+        x = tf.reshape(x, [tasks, n, weight.shape[-1]])
     return x + per_example(bias, x)
+
+
+def join(x: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+    """Joins a vector [(tasks,) k] to every example: x [tasks, n, c] -> [tasks, n, c + k]."""
+    tasks, n, _ = sizes(x)
+    vectors = tf.broadcast_to(per_example(vector, x), [tasks, n, vector.shape[-1]])
+    return tf.concat([x, vectors], -1)
 
 
 def _cast(dtype, *tensors):
@@ -55,9 +65,9 @@ def conv3x3(
     if kernel.shape.rank == 5:
         return convolve(x, kernel, stride, dtype)
     tasks, n, *image = sizes(x)
-    x = tf.nn.conv2d(*_cast(dtype, tf.reshape(x, [tasks * n, *image]), kernel), stride, 'SAME')
-    x = tf.cast(x, kernel.dtype)
-    return tf.reshape(x, [tasks, n, *x.shape[1:]])
+    # As one task with many images: what XLA makes of tf.nn.conv2d is slow on a CPU.
+    y = convolve(tf.reshape(x, [1, tasks * n, *image]), kernel[tf.newaxis], stride, dtype)
+    return tf.reshape(y, [tasks, n, *y.shape[2:]])
 
 
 def max_pool2x2(x: tf.Tensor, padding: Padding = 'valid') -> tf.Tensor:

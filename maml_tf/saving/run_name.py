@@ -3,7 +3,6 @@
 from collections.abc import Collection
 
 from maml_tf.datasets.flags import train_update_batch_size
-from maml_tf.inner_loop import train_update_lr
 from maml_tf.learner import Learner
 
 # Flags of the data and of training that make another run, and stand in its name where they are not
@@ -27,7 +26,7 @@ def experiment_string(flags, learner: Learner, own: Collection[str] = ()) -> str
     parts += [f'.ubs_{train_update_batch_size(flags)}']
     said = {
         'num_updates': f'.numstep{learner.inner_steps}',
-        'update_lr': f'.updatelr{train_update_lr(flags)}',
+        'update_lr': f'.updatelr{learner.inner_lr}',
         'num_filters': f'hidden{flags.num_filters}' if flags.num_filters != 64 else '',
         'max_pool': 'maxpool' if flags.max_pool else '',
         'stop_grad': 'stopgrad' if flags.stop_grad else '',

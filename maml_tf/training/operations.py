@@ -39,9 +39,10 @@ class TrainingOp:
         gradients: Sequence[tf.Tensor] = self._clip(update.gradients)
         if replicas > 1:
             gradients = [g / replicas for g in gradients]
-        self._optimizer.apply(gradients, self._trained)
+        # The state first: the optimizer's rate may be part of it.
         for name, value in update.state.items():
             self._named[name].assign(value)
+        self._optimizer.apply(gradients, self._trained)
 
     def __call__(self, task: Any, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """Takes the iteration and returns its log."""

@@ -81,7 +81,9 @@ class Phase:
     title: str = 'Iteration'
 
 
-def adam(meta_lr: float, halve_every: int | None = None) -> keras.optimizers.Optimizer:
+def adam(
+    meta_lr: float, halve_every: int | None = None, epsilon: float = 1e-8
+) -> keras.optimizers.Optimizer:
     """Returns TF1's Adam, whose epsilon is 1e-8 where Keras' default is 1e-7.
 
     halve_every: iterations after which the rate is halved, again and again; None: it is constant.
@@ -90,4 +92,4 @@ def adam(meta_lr: float, halve_every: int | None = None) -> keras.optimizers.Opt
         meta_lr = keras.optimizers.schedules.ExponentialDecay(
             meta_lr, halve_every, 0.5, staircase=True
         )
-    return keras.optimizers.Adam(meta_lr, epsilon=1e-8)
+    return keras.optimizers.Adam(meta_lr, epsilon=epsilon)

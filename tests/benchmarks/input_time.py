@@ -31,8 +31,9 @@ from maml_tf.datasets.gaussian_process import GaussianProcess  # noqa: E402
 from maml_tf.datasets.sinusoid import Sinusoid  # noqa: E402
 from maml_tf.episodes.images import ClassImages, ImageClasses  # noqa: E402
 from maml_tf.episodes.task import EpisodeSpec  # noqa: E402
+from maml_tf.networks.conv_net import ConvNet  # noqa: E402
 from maml_tf.networks.encoders import conv4  # noqa: E402
-from maml_tf.networks.reference import ConvNet, FullyConnected  # noqa: E402
+from maml_tf.networks.fully_connected import FullyConnected  # noqa: E402
 from maml_tf.objectives import MeanClassification  # noqa: E402
 from maml_tf.training.iterate import iterate  # noqa: E402
 from maml_tf.training.operations import metatrain_op  # noqa: E402

@@ -1,7 +1,9 @@
 """What gradient-based learners share: which weights adapt, by which rule, from where."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from maml_tf.algorithms.problem import Problem
@@ -25,7 +27,7 @@ class GradientLearner(Learner):
     """Adapts weights of a network by gradient steps on the support set, with all tasks at once.
 
     The state of a task is its fast weights. Relatives of MAML override what differs: `adapts`,
-    `weights`, `update_rule`, `inner_problem`, `meta_loss` or `meta_gradients`.
+    `learns`, `at_step`, `update_rule`, `inner_problem`, `meta_loss` or `meta_gradients`.
 
     Args:
       network: see networks/network.py.
@@ -36,6 +38,7 @@ class GradientLearner(Learner):
       transductive: queries are predicted together, so that batch norm sees their statistics (the
         authors' code, and always so in training); False: each by itself, beside the support set
         (Reptile's other protocol). The state then carries the support set.
+      clip: bounds every entry of the meta-gradient by +-clip.
       tasks_at_once: what `share` returns at most, see training/shares.py; None: by the size of the
         tasks.
     """
@@ -56,20 +59,26 @@ class GradientLearner(Learner):
         evaluation_steps: int = EVALUATION_STEPS,
         seed: int = 0,
         transductive: bool = True,
+        clip: float | None = None,
         tasks_at_once: int | None = None,
         **kwargs,
     ):
         super().__init__(objective, **kwargs)
         self.network = network
-        self.inner_steps, self.evaluation_steps = inner_steps, evaluation_steps
+        self.inner_lr, self.inner_steps = inner_lr, inner_steps
+        self.evaluation_steps = evaluation_steps
         self.transductive, self._tasks_at_once = transductive, tasks_at_once
+        self.clip = clip
         self.update_rule: UpdateRule = GradientDescent(inner_lr)
         self.evaluation_rule: UpdateRule = self.update_rule
         self.meta_weights = {
             name: self.add_weight(
-                name=name, shape=value.shape, initializer=self.starting_from(value)
+                name=name,
+                shape=value.shape,
+                initializer=self.starting_from(value),
+                trainable=self.learns(name),
             )
-            for name, value in network.construct_weights(seed).items()
+            for name, value in self.starting_weights(seed).items()
         }
 
     @staticmethod
@@ -80,13 +89,13 @@ class GradientLearner(Learner):
 
         inner_steps, evaluation_steps: where the command line leaves them to the method.
         """
-        del problem
         asked = flags.test_num_updates
         return {
             'inner_steps': flags.num_updates or inner_steps,
             'evaluation_steps': evaluation_steps if asked is None else asked,
             'seed': flags.seed,
             'transductive': flags.transductive is not False,
+            'clip': problem.clip,
             'tasks_at_once': flags.tasks_at_once,
         }
 
@@ -95,6 +104,26 @@ class GradientLearner(Learner):
     def adapts(self, name: str) -> bool:
         """Says whether the inner loop changes this weight; by default as the network has it."""
         return self.network.adapted(name)
+
+    def starting_weights(self, seed: int) -> dict[str, np.ndarray]:
+        """Returns initial values of all weights by name; by default the network's."""
+        return self.network.construct_weights(seed)
+
+    def learns(self, name: str) -> bool:
+        """Says whether the outer loop changes this weight; by default it changes all."""
+        return True
+
+    def at_step(self, weights: Tensors, step: tf.Tensor | int) -> Tensors:
+        """Returns the weights of a forward pass that belongs to an inner step.
+
+        step: from 0; of the step's support loss, and of query losses after it. By default it plays
+          no part.
+        """
+        return weights
+
+    def forward(self, x: tf.Tensor, weights: Tensors, step: tf.Tensor | int) -> tf.Tensor:
+        """Returns the network's outputs [tasks, n, out]; step: as of `at_step`."""
+        return self.network.forward(x, self.at_step(weights, step))
 
     def weights_of_the_network(self) -> tuple[Tensors, Tensors]:
         """Returns (weights that the inner loop adapts, weights that all tasks share)."""
@@ -122,8 +151,7 @@ class GradientLearner(Learner):
         per_class = shots(support_y, mask)
 
         def support_loss(fast_weights, step, shared):
-            del step
-            outputs = self.network.forward(support_x, shared | fast_weights)
+            outputs = self.forward(support_x, shared | fast_weights, step)
             return self.objective.loss(support_y, outputs, per_class, mask), outputs
 
         rule = self.update_rule if training else self.evaluation_rule
@@ -162,7 +190,7 @@ class GradientLearner(Learner):
         steps = self.inner_steps if steps is None else steps
         problem = self.inner_problem(support_x, support_y, mask, key, steps)
         fast_weights, _ = adapt_in_graph(problem, steps)
-        return self._state(fast_weights, support_x)
+        return self._state(fast_weights, support_x, steps)
 
     def predict_query(self, state: State, query_x: tf.Tensor) -> tf.Tensor:
         _, shared = self.weights_of_the_network()
@@ -187,8 +215,7 @@ class GradientLearner(Learner):
         problem = self.inner_problem_of(task, steps)
 
         def read_out(fast_weights, step):
-            del step
-            return self.predict_query(self._state(fast_weights, task.support_x), task.query_x)
+            return self.predict_query(self._state(fast_weights, task.support_x, step), task.query_x)
 
         return read_out_every_step(problem, steps, read_out)
 
@@ -198,6 +225,11 @@ class GradientLearner(Learner):
         examples = spec.way * (spec.shot + spec.query)
         return shares.share(tasks, examples, self._tasks_at_once)
 
+    def clip_gradients(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        if self.clip is None:
+            return gradients
+        return [tf.clip_by_value(g, -self.clip, self.clip) for g in gradients]
+
     def support_loss_and_log(
         self, task: Task, outputs: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -206,5 +238,7 @@ class GradientLearner(Learner):
             'pre', task.support_y, outputs, self.shots(task), task.support_mask
         )
 
-    def _state(self, fast_weights: Tensors, support_x: tf.Tensor) -> State:
+    def _state(self, fast_weights: Tensors, support_x: tf.Tensor, steps: tf.Tensor | int) -> State:
+        """Returns what queries are predicted by; steps: how many were taken."""
+        del steps
         return fast_weights if self.transductive else fast_weights | {'support_x': support_x}

@@ -1,6 +1,5 @@
 """Model-agnostic meta-learning (Finn, Abbeel, Levine, ICML 2017, arXiv 1703.03400)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -8,13 +7,13 @@ import tensorflow as tf
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
-from maml_tf.inner_loop import inner_loop, train_update_lr
+from maml_tf.inner_loop import InnerProblem, inner_loop, rates
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.networks.reference import FullyConnected
 from maml_tf.objectives import Classification, Objective
 from maml_tf.rematerialise import rematerialised_inner_loop
 from maml_tf.training.phases import Loss, OuterLoop, Phase, Update
-from maml_tf.update_rules import GradientDescent
+from maml_tf.update_rules import GradientDescent, Tensors
 
 
 class MAML(GradientLearner):
@@ -28,7 +27,6 @@ class MAML(GradientLearner):
     Args: GradientLearner's, and
       stop_grad: holds the inner gradients constant ("first-order approximation").
       evaluation_lr: alpha in evaluation; None: that of training.
-      clip: bounds every entry of the meta-gradient by +-clip.
       rematerialise: trains in the memory of one inner step, see rematerialise.py.
     """
 
@@ -45,30 +43,33 @@ class MAML(GradientLearner):
         inner_steps: int = 1,
         stop_grad: bool = False,
         evaluation_lr: float | None = None,
-        clip: float | None = None,
         rematerialise: bool = False,
         **kwargs,
     ):
         super().__init__(network, objective, inner_lr, inner_steps, **kwargs)
-        self.stop_grad, self.clip, self.rematerialise = stop_grad, clip, rematerialise
+        self.stop_grad, self.rematerialise = stop_grad, rematerialise
         if evaluation_lr is not None:
             self.evaluation_rule = GradientDescent(evaluation_lr)
 
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'MAML':
         """Returns the learner that the command line describes."""
-        arguments = cls.arguments_of(flags, problem)
-        rates = {'inner_lr': train_update_lr(flags), 'evaluation_lr': flags.update_lr}
-        return cls(problem.network(), problem.objective, **arguments, **rates)
+        arguments = cls.arguments_of(flags, problem) | cls.rates_of(flags)
+        return cls(problem.network(), problem.objective, **arguments)
 
     @staticmethod
     def arguments_of(flags, problem: Problem, **defaults: int) -> dict[str, Any]:
         own = {
             'stop_grad': flags.stop_grad,
-            'clip': problem.clip,
             'rematerialise': flags.rematerialise,
         }
         return GradientLearner.arguments_of(flags, problem, **defaults) | own
+
+    @staticmethod
+    def rates_of(flags, default: float = 1e-3) -> dict[str, float]:
+        """Returns the inner rates as arguments; default: the method's own."""
+        training, evaluation = rates(flags, default)
+        return {'inner_lr': training, 'evaluation_lr': evaluation}
 
     @classmethod
     def tiny(cls) -> tuple['MAML', EpisodeSpec]:
@@ -79,28 +80,30 @@ class MAML(GradientLearner):
     def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the query loss after the inner steps; logs the support loss before them, too."""
         problem = self.inner_problem_of(task, self.inner_steps, training=True)
-        if self.rematerialise:
-            _, support_outputs = problem.loss(problem.weights, 0, problem.others)
-            fast_weights, _ = rematerialised_inner_loop(problem, self.inner_steps, self.stop_grad)
-        else:
-            adaptation = inner_loop(problem, self.inner_steps, self.stop_grad)
-            support_outputs = adaptation.support_outputs[0]
-            fast_weights = adaptation.fast_weights[-1]
+        support_outputs, fast_weights = self.take_steps(problem, self.stop_grad)
         _, before = self.support_loss_and_log(task, support_outputs)
-        outputs = self.network.forward(task.query_x, problem.others | fast_weights)
+        weights = problem.others | fast_weights
+        outputs = self.forward(task.query_x, weights, self.inner_steps - 1)
         loss, after, _ = self.query_loss(task, outputs)
         return Loss(loss, before | after)
 
-    def clip_gradients(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-        if self.clip is None:
-            return gradients
-        return [tf.clip_by_value(g, -self.clip, self.clip) for g in gradients]
+    def take_steps(self, problem: InnerProblem, stop_grad: bool) -> tuple[tf.Tensor, Tensors]:
+        """Returns (support outputs before the inner steps, fast weights after them).
+
+        A tape sees through the steps.
+        """
+        if self.rematerialise:
+            _, support_outputs = problem.loss(problem.weights, 0, problem.others)
+            fast_weights, _ = rematerialised_inner_loop(problem, self.inner_steps, stop_grad)
+            return support_outputs, fast_weights
+        adaptation = inner_loop(problem, self.inner_steps, stop_grad)
+        return adaptation.support_outputs[0], adaptation.fast_weights[-1]
 
     def pretrain_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the support loss before any update."""
         del step
         adapted, shared = self.weights_of_the_network()
-        outputs = self.network.forward(task.support_x, adapted | shared)
+        outputs = self.forward(task.support_x, adapted | shared, 0)
         return Loss(*self.support_loss_and_log(task, outputs))
 
     def pretrain_gradients(self, task: Task, step: tf.Tensor) -> Update:

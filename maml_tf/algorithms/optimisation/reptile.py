@@ -7,9 +7,9 @@ from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.pool import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
-from maml_tf.inner_loop import InnerProblem, inner_loop
+from maml_tf.inner_loop import InnerProblem, inner_loop, rates
+from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.networks.reference import FullyConnected
 from maml_tf.objectives import Classification, Objective
 from maml_tf.ops.shapes import sizes
 from maml_tf.training.phases import OuterLoop, Phase, Update
@@ -68,7 +68,7 @@ class Reptile(GradientLearner):
             evaluation_steps=evaluation_steps,
             **kwargs,
         )
-        self.inner_lr, self.beta_2, self.outer_step = inner_lr, beta_2, tuple(outer_step)
+        self.beta_2, self.outer_step = beta_2, tuple(outer_step)
         self.inner_batch, self.evaluation_batch = inner_batch, evaluation_batch
         self.moments = {
             name: self.add_state(f'moment_{name}', tf.zeros(weight.shape))
@@ -83,11 +83,11 @@ class Reptile(GradientLearner):
         return cls(
             problem.network(scale=flags.norm == 'batch_norm', head='flatten', pool_padding='same'),
             problem.objective,
-            inner_lr=flags.update_lr,
+            inner_lr=rates(flags, 1e-3)[0],
             inner_batch=flags.reptile_inner_batch,
             evaluation_batch=flags.reptile_evaluation_batch,
             outer_step=(flags.reptile_outer_step, flags.reptile_outer_step_end),
-            **cls.arguments_of(flags, problem, INNER_STEPS, EVALUATION_STEPS),
+            **cls.arguments_of(flags, problem, INNER_STEPS, EVALUATION_STEPS) | {'clip': None},
         )
 
     @classmethod

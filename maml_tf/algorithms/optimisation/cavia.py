@@ -1,0 +1,72 @@
+"""CAVIA, fast context adaptation (Zintgraf et al., ICML 2019, arXiv 1810.03642)."""
+
+from maml_tf.algorithms.optimisation.maml import MAML
+from maml_tf.algorithms.problem import Problem
+from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.errors import ArgumentError
+from maml_tf.networks.conv_net import ConvNet
+from maml_tf.networks.fully_connected import FullyConnected
+from maml_tf.networks.network import CONTEXT, Network
+from maml_tf.objectives import MeanClassification, Objective
+
+CLIP = 10.0  # The authors'.
+
+
+class CAVIA(MAML):
+    """CAVIA: MAML whose inner loop adapts a context vector alone, from zero (eqs. 3 and 4):
+    phi_i' = phi - alpha grad_phi L_support(phi, theta) from phi = 0, and
+    theta <- Adam(grad_theta mean_i L_query(phi_i', theta)).
+
+    The context enters a fully connected network beside its inputs, a convolutional one by FiLM
+    (networks/conv_net.py). On the sinusoid the authors clip the gradient of each task; here that of
+    the meta-batch is clipped, as they do on images.
+
+    Args: MAML's, and
+      network: has a weight `context`.
+    Raises: ArgumentError where it has none.
+    """
+
+    def __init__(self, network: Network, objective: Objective, inner_lr: float = 1.0, **kwargs):
+        if CONTEXT not in network.construct_weights(0):
+            reason = 'has no context; give it film=100 or joined=5, for example'
+            raise ArgumentError('network', type(network).__name__, reason)
+        super().__init__(network, objective, inner_lr, **kwargs)
+
+    @classmethod
+    def from_flags(cls, flags, problem: Problem) -> 'CAVIA':
+        """Returns the learner that the command line describes, with the authors' networks."""
+        classification = problem.objective.classification
+        steps = flags.num_updates or (2 if classification else 1)
+        arguments = cls.arguments_of(flags, problem, steps, steps) | cls.rates_of(flags, 1.0)
+        size = flags.cavia_context
+        if isinstance(problem.network(), ConvNet):
+            scale = flags.norm == 'batch_norm'
+            changes = {'film': size or 100, 'start': 'he', 'scale': scale, 'head': 'flatten'}
+        else:
+            changes = {'joined': size or 5, 'start': 'torch'}
+        objective = MeanClassification() if classification else problem.objective
+        return cls(problem.network(**changes), objective, **arguments | {'clip': CLIP})
+
+    @classmethod
+    def tiny(cls) -> tuple['CAVIA', EpisodeSpec]:
+        spec = EpisodeSpec(way=3, shot=2, query=2)
+        network = FullyConnected((8, 8, 1), spec.way, (32,), 'layer_norm', joined=8, start='torch')
+        return cls(network, MeanClassification(), inner_steps=2), spec
+
+    def adapts(self, name: str) -> bool:
+        """Says whether this is the context."""
+        return name == CONTEXT
+
+    def learns(self, name: str) -> bool:
+        """Says that all but the context is learnt: every task starts from zero."""
+        return name != CONTEXT
+
+
+def define_flags(flags) -> None:
+    """Defines the flags of this method."""
+    flags.DEFINE_integer(
+        'cavia_context',
+        None,
+        'cavia: length of the context vector (default: 100 in a convolutional network, else 5)',
+        lower_bound=1,
+    )
