@@ -291,8 +291,11 @@ def constant_rates(rate, names):
     return {name: np.array([rate]) for name in names}
 
 
-def few_differences(function, values, rng, entries=2, step=1e-5):
-    """Central differences by a few random entries of every array: [(name, index, difference)]."""
+def few_differences(function, values, rng, entries=2, step=1e-7):
+    """Central differences by a few random entries of every array: [(name, index, difference)].
+
+    step: so small that hardly a ReLU of the many of an image turns within it.
+    """
     result = []
     for name, value in values.items():
         for flat in rng.choice(value.size, min(entries, value.size), replace=False):

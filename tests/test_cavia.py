@@ -159,7 +159,7 @@ def test_meta_gradients_of_cavia(norm, regression, steps, stop_grad):
         np.testing.assert_allclose(loss, oracle.meta_loss(*program), rtol=1e-12)
     if norm != 'batch_norm' and not stop_grad:
         first_order, _ = oracle.meta_gradients(*program, stop_grad=True)
-        assert np.abs(expected['w1'] - first_order['w1']).max() > 1e-3
+        assert np.abs(expected['w1'] - first_order['w1']).max() > 1e-4
 
 
 @pytest.mark.parametrize('context', ['film', 'joined'])
@@ -167,22 +167,25 @@ def test_meta_gradients_of_cavia(norm, regression, steps, stop_grad):
 @pytest.mark.parametrize('norm', NORMS)
 def test_meta_gradients_of_cavia_on_images(norm, max_pool, context):
     """Two entries of every weight after two steps, by central differences."""
-    check_on_images(CAVIA, conv_net(norm, max_pool, context=context), 0.6, steps=2, entries=2)
+    check_on_images(CAVIA, conv_net(norm, max_pool, context=context), 0.6, tasks=2, entries=2)
 
 
-def check_on_images(method, network, rate, steps, entries):
-    learner = random_learner(method, network, inner_lr=rate, inner_steps=steps)
-    weights, tasks = oracle.values(learner.meta_weights), random_tasks(5, shape=IMAGE, tasks=2)
+def check_on_images(method, network, rate, tasks, entries, names=None):
+    """names: of the weights to look at; None: all that are trained."""
+    learner = random_learner(method, network, seed=5, inner_lr=rate, inner_steps=2)
+    weights, tasks = oracle.values(learner.meta_weights), random_tasks(5, shape=IMAGE, tasks=tasks)
+    names = names or [name for name, v in learner.meta_weights.items() if v.trainable]
     program = oracle.ConvNet(network.norm, network.max_pool)
     rates = oracle.constant_rates(rate, adapted_names(method, learner))
     differences = oracle.few_differences(
-        lambda w: oracle.meta_loss(program, {**weights, **w}, rates, tasks, steps),
-        {name: w for name, w in weights.items() if learner.meta_weights[name].trainable},
+        lambda w: oracle.meta_loss(program, {**weights, **w}, rates, tasks, 2),
+        {name: weights[name] for name in names},
         np.random.default_rng(6),
         entries,
     )
+    gradients = {name: g for name, g in meta_gradients(learner, tasks).items() if name in names}
     null = oracle.null_biases(network.norm, weights)
-    oracle.assert_few_alike(meta_gradients(learner, tasks), differences, null)
+    oracle.assert_few_alike(gradients, differences, null)
 
 
 @pytest.mark.parametrize('network', [fully_connected('layer_norm'), conv_net('batch_norm')])
@@ -268,8 +271,10 @@ def test_meta_gradients_of_bias_transformation(norm, regression, stop_grad):
 
 
 def test_meta_gradients_of_bias_transformation_on_images():
-    """One entry of every weight after a step, by central differences."""
-    check_on_images(BiasTransformation, conv_net('batch_norm', context='joined'), 0.05, 1, 1)
+    """One entry of some weights after two steps, by central differences, for the program is slow."""
+    network = conv_net('batch_norm', context='joined')
+    names = ['context', 'conv2', 'w5', 'norm1_beta']
+    check_on_images(BiasTransformation, network, 0.05, tasks=1, entries=1, names=names)
 
 
 @pytest.mark.parametrize('hidden', [(), HIDDEN])

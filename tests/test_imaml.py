@@ -32,11 +32,11 @@ def stacked(tasks):
     return Task(*(tf.constant(np.stack(arrays)) for arrays in zip(*tasks)))
 
 
-def random_learner(norm='None', hidden=(4, 3), objective=None, way=WAY, seed=0, **kwargs):
+def random_learner(norm='None', hidden=(4, 3), objective=None, way=WAY, dtype='float64', **kwargs):
     """A learner whose weights are all far from where they start."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     network = FullyConnected((FEATURES,), way, hidden, norm)
-    learner = IMAML(network, objective or Classification(), dtype='float64', **kwargs)
+    learner = IMAML(network, objective or Classification(), dtype=dtype, **kwargs)
     for variable in learner.meta_weights.values():
         variable.assign(0.5 * rng.normal(size=variable.shape))
     return learner
@@ -173,7 +173,8 @@ def test_it_is_the_derivative_of_a_network_s_query_loss(norm):
 
     The weights of the normalisation adapt, too.
     """
-    steps, lr, regularisation = 60, 0.025, 30.0
+    # Of tasks whose loss has its minimum at no kink of ReLU.
+    steps, lr, regularisation = 60, 0.1, 5.0
     learner = random_learner(
         norm,
         hidden=(3,),
@@ -183,7 +184,7 @@ def test_it_is_the_derivative_of_a_network_s_query_loss(norm):
         regularisation=regularisation,
         cg_steps=40,
     )
-    tasks, weights = random_tasks(np.random.default_rng(4), regression=True), values(learner)
+    tasks, weights = random_tasks(np.random.default_rng(7), regression=True), values(learner)
 
     def mean_loss(weights):
         settings = lr, steps, regularisation
@@ -194,7 +195,7 @@ def test_it_is_the_derivative_of_a_network_s_query_loss(norm):
         *_, before, end = relatives_oracle.imaml_trajectory(
             weights, task, lr, steps, regularisation
         )
-        assert largest_difference(before, end) < 1e-12 and largest_difference(weights, end) > 1e-2
+        assert largest_difference(before, end) < 1e-12 and largest_difference(weights, end) > 0.1
     expected = oracle.complex_step_gradient(mean_loss, weights)
     assert_alike(meta_gradient(learner, tasks), expected, 1e-7, 1e-9)
 
@@ -321,16 +322,6 @@ def test_without_conjugate_gradients_it_is_of_first_order():
     assert_alike(meta_gradient(learner, tasks), oracle.mean(slopes))
 
 
-def test_compiled_it_is_the_same():
-    learner, tasks = (
-        short_learner('layer_norm', cg_steps=5),
-        random_tasks(np.random.default_rng(12)),
-    )
-    compiled = tf.function(learner.meta_gradients, autograph=False, jit_compile=True)
-    gradients = compiled(stacked(tasks), STEP).gradients
-    assert_alike(by_name(learner, gradients), meta_gradient(learner, tasks), 1e-7, 1e-10)
-
-
 def test_meta_gradients_change_no_variable():
     learner, tasks = short_learner(), random_tasks(np.random.default_rng(13))
     before = [np.array(v) for v in learner.variables]
@@ -376,6 +367,21 @@ def test_a_system_that_one_step_solves(released):
     eigenvalue = 2 + 2 / 16 if released else 1 + 2 / 2
     np.testing.assert_allclose(ours['b1'], [2 * (bias + 1) / eigenvalue], rtol=1e-12)
     np.testing.assert_array_equal(ours['w1'], np.zeros((FEATURES, 1)))
+
+
+@pytest.mark.parametrize('cg_steps', [6, 100])
+@pytest.mark.parametrize('scale', [1.0, 1e-12])
+def test_steps_after_the_solution_in_single_precision(scale, cg_steps):
+    """The residual falls until its square underflows; the solution stays, of small ones too."""
+    learner = linear_learner(1, cg_steps=cg_steps, dtype='float32')
+    for variable in learner.meta_weights.values():
+        variable.assign(scale * variable)
+    tasks = random_tasks(np.random.default_rng(17), regression=True, way=1)
+    tasks = [(x, scale * y, z, scale * t) for x, y, z, t in tasks]
+    gradient, _ = closed_form(joined(values(learner)), tasks, 2.0)
+    update = learner.meta_gradients(stacked(tasks).cast('float32'), STEP)
+    ours = joined(by_name(learner, update.gradients))
+    np.testing.assert_allclose(ours / scale, gradient / scale, rtol=1e-4, atol=1e-4)
 
 
 # Evaluation

@@ -3,6 +3,7 @@
 import dataclasses
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from maml_tf.algorithms.optimisation.maml import MAML
@@ -45,8 +46,8 @@ class AlphaMAML(MAML):
     ):
         super().__init__(network, objective, inner_lr, inner_steps, evaluation_lr=None, **kwargs)
         self.inner_rate_step, self.outer_rate_step = inner_rate_step, outer_rate_step
-        self.inner_rate = self.add_state('inner_rate', tf.constant(inner_lr))
-        self.outer_rate = self.add_state('outer_rate', tf.constant(meta_lr))
+        self.inner_rate = self.add_state('inner_rate', np.array(inner_lr))
+        self.outer_rate = self.add_state('outer_rate', np.array(meta_lr))
         self.before = {  # theta_{t-1}
             name: self.add_state(f'before_{name}', tf.zeros(weight.shape))
             for name, weight in self.meta_weights.items()

@@ -37,7 +37,8 @@ class CAVIA(MAML):
         """Returns the learner that the command line describes, with the authors' networks."""
         classification = problem.objective.classification
         steps = flags.num_updates or (2 if classification else 1)
-        arguments = cls.arguments_of(flags, problem, steps, steps) | cls.rates_of(flags, 1.0)
+        given = {'inner_steps': steps, 'evaluation_steps': steps}
+        arguments = cls.arguments_of(flags, problem, **given) | cls.rates_of(flags, 1.0)
         size = flags.cavia_context
         if isinstance(problem.network(), ConvNet):
             scale = flags.norm == 'batch_norm'

@@ -65,7 +65,7 @@ class IMAML(GradientLearner):
         objective = problem.objective
         training, evaluation = rates(flags, INNER_LR)
         return cls(
-            problem.network(scale=flags.norm == 'batch_norm', head='flatten'),
+            problem.network(scale=flags.norm == 'batch_norm', head='flatten', start='torch'),
             MeanClassification() if objective.classification else objective,
             inner_lr=training,
             evaluation_lr=evaluation,

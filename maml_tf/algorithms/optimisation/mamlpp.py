@@ -73,7 +73,7 @@ class MAMLPlusPlus(MAML):
         self.rates = {}
         if learnt_rates:
             adapted, _ = self.weights_of_the_network()
-            start = self.starting_from(tf.fill([inner_steps], inner_lr))
+            start = self.starting_from(np.full([inner_steps], inner_lr))
             self.rates = {
                 name: self.add_weight(name=f'rate_{name}', shape=[inner_steps], initializer=start)
                 for name in adapted
