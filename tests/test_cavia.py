@@ -271,7 +271,7 @@ def test_meta_gradients_of_bias_transformation(norm, regression, stop_grad):
 
 
 def test_meta_gradients_of_bias_transformation_on_images():
-    """One entry of some weights after two steps, by central differences, for the program is slow."""
+    """An entry of some weights after two steps, by central differences: the program is slow."""
     network = conv_net('batch_norm', context='joined')
     names = ['context', 'conv2', 'w5', 'norm1_beta']
     check_on_images(BiasTransformation, network, 0.05, tasks=1, entries=1, names=names)

@@ -36,10 +36,27 @@ def pair(tmp_path):
 
 def test_the_difference_is_paired(pair, capsys):
     main([str(path) for path in reversed(pair)])
-    line = capsys.readouterr().out
-    assert line.startswith('accuracy ') and 'on the same 400 tasks: difference 1' in line
-    half = float(line.split('± ')[1].split('%')[0])
+    heading, _, first, second = capsys.readouterr().out.splitlines()
+    assert heading == 'accuracy on the same 400 tasks, differences paired'
+    assert first.startswith(str(pair[1])) and first.count('±') == 1
+    *_, difference, _, half = second.replace('%', '').split()
+    assert float(difference) == pytest.approx(-10, abs=0.3)
+    half = float(half)
     assert half == pytest.approx(100 * 1.96 * 0.01 / 20, rel=0.1), 'not that of the two means, 1.4'
+
+
+def test_several_runs_with_names_and_steps_in_one_picture(pair, capsys, tmp_path):
+    a, b = pair
+    picture = tmp_path / 'all.png'
+    main([f'MAML={a}@0', f'FOMAML={a}@2', f'{b}', f'--picture={picture}'])
+    _, header, *rows, said = capsys.readouterr().out.splitlines()
+    assert 'to MAML' in header and said == f'Picture: {picture}'
+    assert [row.split()[:2] for row in rows] == [['MAML', '0'], ['FOMAML', '2'], [str(b), '0']]
+    _, first = scores(a, 0)
+    _, last = scores(a, 2)
+    difference = float(rows[1].split('%')[2].split()[-1])
+    assert difference == pytest.approx(100 * (last - first).mean(), abs=0.01)
+    assert picture.read_bytes().startswith(b'\x89PNG')
 
 
 def test_entries_are_chosen_by_their_value(pair):
@@ -65,7 +82,7 @@ def test_other_tasks_are_refused(tmp_path, pair):
     }
     for message, other in others.items():
         with pytest.raises(UserError, match=message):
-            compare(scores(pair[0]), scores(other))
+            compare([('a', scores(pair[0]), 2), ('other', scores(other), 2)])
 
 
 def test_a_run_without_a_protocol_is_refused(pair):

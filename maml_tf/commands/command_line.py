@@ -37,6 +37,7 @@ FLAG_OF = {
     'l2': 'siamese_l2',
     'joined': 'bias_transformation_size',
     'film': 'cavia_context',
+    'tail_shots': 'reptile_tail_shots',
     'rates': 'meta_sgd_rate_from, --meta_sgd_rate_to',
 }
 PATHS = (

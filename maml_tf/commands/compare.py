@@ -1,22 +1,25 @@
-"""Says by how much one method is better than another on the same tasks.
+"""Says by how much methods are better than the first of them on the same tasks.
 
-The two are compared task by task: the interval of their paired difference is much narrower than
-those of the two means.
+They are compared task by task: the interval of a paired difference is much narrower than those of
+the two means.
 
-    python -m maml_tf.compare RUN_DIRECTORY_A RUN_DIRECTORY_B [--steps_a=3] [--steps_b=0]
+    python -m maml_tf.compare RUN_DIRECTORY RUN_DIRECTORY ... [--picture=comparison.png]
+
+A run may have a name and the inner steps after which it counts (else: the most), as in
+FOMAML=logs/run@3.
 """
 
 import argparse
 import csv
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from maml_tf.errors import UserError
-from maml_tf.evaluation import report
-from maml_tf.evaluation.intervals import paired
+from maml_tf.evaluation import comparison_plot, report
+from maml_tf.evaluation.intervals import paired, summarise
 from maml_tf.terminal.exit import errors_as_one_line
 
 # results.json of an evaluated run, and the scores [tasks] of one of its entries.
@@ -66,23 +69,71 @@ def _size(tasks: int, entries: int) -> str:
     return f'{tasks} tasks with {entries} scores each'
 
 
-def compare(a: Scored, b: Scored) -> str:
-    """Returns one line that says how two runs differ, each as `scores` returns it.
+class Compared(NamedTuple):
+    """A run beside the first.
 
+    label: what it is called. results, scores: see Scored. steps: value on its axis.
+    difference, ci95: its mean score minus the first run's on the same tasks, and the half-width of
+      the interval; None: it is the first.
+    """
+
+    label: str
+    results: dict[str, Any]
+    scores: np.ndarray
+    steps: int
+    difference: float | None
+    ci95: float | None
+
+
+def compare(runs: Sequence[tuple[str, Scored, int]]) -> list[Compared]:
+    """Compares runs with the first.
+
+    runs: of each (label, Scored, steps).
     Raises UserError where they were not scored on the same tasks by the same metric.
     """
-    (results_a, scores_a), (results_b, scores_b) = a, b
-    for name in ('metric', 'unit', 'tasks'):
-        if results_a[name] != results_b[name]:
-            raise UserError(f'not alike: {name} is {results_a[name]} and {results_b[name]}')
-    for name, first, second in report.differing(results_a['protocol'], results_b['protocol']):
-        raise UserError(f'not on the same tasks: protocol has {name} {first} and {second}')
-    show = '{:.2%}'.format if results_a['unit'] == '%' else '{:.4f}'.format
-    difference, half = paired(scores_a, scores_b)
-    return (
-        f'{results_a["metric"]} {show(scores_a.mean())} and {show(scores_b.mean())} on the same '
-        f'{len(scores_a)} tasks: difference {show(difference)} ± {show(half)} (95%, paired)'
-    )
+    (_, (first, first_scores), _), *_ = runs
+    compared = []
+    for label, (results, run_scores), steps in runs:
+        for name in ('metric', 'unit', 'tasks'):
+            if results[name] != first[name]:
+                raise UserError(f'not alike: {name} is {first[name]} and {results[name]}')
+        for name, one, other in report.differing(first['protocol'], results['protocol']):
+            raise UserError(f'not on the same tasks: protocol has {name} {one} and {other}')
+        difference = paired(run_scores, first_scores) if compared else (None, None)
+        compared.append(Compared(label, results, run_scores, steps, *difference))
+    return compared
+
+
+def table(compared: Sequence[Compared]) -> str:
+    """Returns the comparison as aligned text; columns are parted by two blanks or more."""
+    results = compared[0].results
+    show = '{:.2%}'.format if results['unit'] == '%' else '{:.4f}'.format
+    rows = [('run', results['axis']['name'], 'mean', '95%', f'to {compared[0].label}', '95%')]
+    for run in compared:
+        means, _, halves = summarise(run.scores[:, np.newaxis])
+        cells = run.label, str(run.steps), show(means[0]), f'± {show(halves[0])}'
+        if run.difference is None:
+            rows.append((*cells, '', ''))
+        else:
+            rows.append((*cells, show(run.difference), f'± {show(run.ci95)}'))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [
+        '  '.join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]
+    heading = f'{results["metric"]} on the same {results["tasks"]} tasks, differences paired'
+    return '\n'.join([heading, *(line.rstrip() for line in lines)])
+
+
+def named_run(text: str) -> tuple[str, pathlib.Path, int | None]:
+    """Reads [LABEL=]RUN_DIRECTORY[@STEPS] -> (label, directory, steps)."""
+    label, path, steps = None, text, None
+    if not pathlib.Path(path).is_dir() and '=' in path:
+        label, _, path = path.partition('=')
+    if not pathlib.Path(path).is_dir() and path.rpartition('@')[2].isdecimal():
+        path, _, number = path.rpartition('@')
+        steps = int(number)
+    return label or path.rstrip('/'), pathlib.Path(path), steps
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,14 +143,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for side in 'ab':
-        parser.add_argument(
-            f'run_{side}', type=pathlib.Path, metavar=f'RUN_DIRECTORY_{side.upper()}'
-        )
-        parser.add_argument(f'--steps_{side}', type=int, help='inner steps (default: the most)')
+    parser.add_argument('run', nargs='+', metavar='[LABEL=]RUN_DIRECTORY[@STEPS]')
+    parser.add_argument('--picture', type=pathlib.Path, help='draw the comparison as a PNG file')
     given = parser.parse_args(arguments)
     with errors_as_one_line():
-        print(compare(scores(given.run_a, given.steps_a), scores(given.run_b, given.steps_b)))
+        runs = []
+        for label, directory, steps in map(named_run, given.run):
+            scored = scores(directory, steps)
+            values = scored[0]['axis']['values']
+            runs.append((label, scored, values[-1] if steps is None else steps))
+        compared = compare(runs)
+        print(table(compared))
+        if given.picture:
+            comparison_plot.draw(
+                given.picture,
+                {run.label: run.results for run in compared},
+                {run.label: summarise(run.scores[:, np.newaxis]) for run in compared},
+                {run.label: (run.difference, run.ci95) for run in compared[1:]},
+            )
+            print(f'Picture: {given.picture}')
 
 
 if __name__ == '__main__':

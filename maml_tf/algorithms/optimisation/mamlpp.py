@@ -179,7 +179,9 @@ class MAMLPlusPlus(MAML):
             )
         return Loss(value, before | losses[-1].log)
 
-    def _trajectory(self, problem: InnerProblem, stop_grad: bool) -> tuple[tf.Tensor, list[Tensors]]:
+    def _trajectory(
+        self, problem: InnerProblem, stop_grad: bool
+    ) -> tuple[tf.Tensor, list[Tensors]]:
         """Returns (support outputs before the steps, the fast weights after each of them)."""
         if not self.rematerialise:
             adaptation = inner_loop(problem, self.inner_steps, stop_grad)

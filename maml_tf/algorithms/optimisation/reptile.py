@@ -1,21 +1,27 @@
 """Reptile (Nichol, Achiam, Schulman 2018, arXiv 1803.02999)."""
 
+from typing import Literal
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.pool import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.errors import ArgumentError
 from maml_tf.inner_loop import InnerProblem, inner_loop, rates
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
+from maml_tf.networks.reference import check_one_of
 from maml_tf.objectives import Classification, Objective
 from maml_tf.ops.shapes import sizes
 from maml_tf.training.phases import OuterLoop, Phase, Update
 from maml_tf.update_rules import AdamWithoutMomentum
 
 INNER_STEPS, EVALUATION_STEPS = 5, 50  # The authors'.
+OPTIMIZERS, GRADIENTS = ('adam', 'sgd'), ('all', 'last')
 
 
 class Reptile(GradientLearner):
@@ -36,6 +42,13 @@ class Reptile(GradientLearner):
       inner_batch, evaluation_batch: examples of a mini-batch in training and in evaluation.
       beta_2: how much Adam keeps of its second moments.
       outer_step: epsilon at the start and at the end of training, linear in between.
+      inner_optimizer: 'adam', or 'sgd', plain gradient descent, as in the authors' study of sums of
+        inner gradients (section 6.2).
+      gradients: 'all' is Reptile. 'last': theta moves by the last inner step alone, which is
+        first-order MAML on mini-batches.
+      tail_shots: so many support examples of each class are held out for the last mini-batch, which
+        holds them all; 0: none are.
+    Raises: ArgumentError where the choice of an inner optimizer or of gradients is not known.
     """
 
     heeds = (
@@ -58,8 +71,13 @@ class Reptile(GradientLearner):
         evaluation_batch: int = 5,
         beta_2: float = 0.999,
         outer_step: tuple[float, float] = (1.0, 0.0),
+        inner_optimizer: Literal['adam', 'sgd'] = 'adam',
+        gradients: Literal['all', 'last'] = 'all',
+        tail_shots: int = 0,
         **kwargs,
     ):
+        check_one_of('inner_optimizer', inner_optimizer, OPTIMIZERS)
+        check_one_of('gradients', gradients, GRADIENTS)
         super().__init__(
             network,
             objective,
@@ -70,12 +88,15 @@ class Reptile(GradientLearner):
         )
         self.beta_2, self.outer_step = beta_2, tuple(outer_step)
         self.inner_batch, self.evaluation_batch = inner_batch, evaluation_batch
-        self.moments = {
-            name: self.add_state(f'moment_{name}', tf.zeros(weight.shape))
-            for name, weight in self.meta_weights.items()
-        }
-        self.steps_taken = self.add_state('steps_taken', tf.zeros([]))
-        self.evaluation_rule = self._adam(self.steps_taken.value)
+        self.gradients, self.tail_shots = gradients, tail_shots
+        self.moments, self.steps_taken = {}, None
+        if inner_optimizer == 'adam':
+            self.moments = {
+                name: self.add_state(f'moment_{name}', tf.zeros(weight.shape))
+                for name, weight in self.meta_weights.items()
+            }
+            self.steps_taken = self.add_state('steps_taken', tf.zeros([]))
+            self.evaluation_rule = self._adam(self.steps_taken.value)
 
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'Reptile':
@@ -87,6 +108,9 @@ class Reptile(GradientLearner):
             inner_batch=flags.reptile_inner_batch,
             evaluation_batch=flags.reptile_evaluation_batch,
             outer_step=(flags.reptile_outer_step, flags.reptile_outer_step_end),
+            inner_optimizer=flags.reptile_optimizer,
+            gradients=flags.reptile_gradients,
+            tail_shots=flags.reptile_tail_shots,
             **cls.arguments_of(flags, problem, INNER_STEPS, EVALUATION_STEPS) | {'clip': None},
         )
 
@@ -126,12 +150,12 @@ class Reptile(GradientLearner):
         if not steps:
             return problem
         tasks, examples, *_ = sizes(support_x)
-        order = minibatches(key, examples, size, steps)
-        order = tf.broadcast_to(order, [tasks, steps, size])
+        order, last = self._order(key, examples, support_y.shape[-1], size, steps, training)
         per_class = self._shots(support_y)
 
         def loss(fast_weights, step, shared):
-            chosen = order[:, step]
+            chosen = order[:, step] if last is None or step < steps - 1 else last
+            chosen = tf.broadcast_to(chosen, [tasks, chosen.shape[-1]])
             x, y = (tf.gather(part, chosen, batch_dims=1) for part in (support_x, support_y))
             outputs = self.network.forward(x, shared | fast_weights)
             return self.objective.loss(y, outputs, per_class), (outputs, y)
@@ -142,13 +166,15 @@ class Reptile(GradientLearner):
         """Returns theta - mean_i theta_i, and the moments' means as the state."""
         problem = self.inner_problem_of(task, self.inner_steps, training=True)
         before = tf.cast(step * self.inner_steps, self.compute_dtype)
-        problem = problem._replace(rule=self._adam(before))
+        if self.moments:
+            problem = problem._replace(rule=self._adam(before))
         path = inner_loop(problem, self.inner_steps, stop_grad=True)
-        of_tasks = lambda values: {name: tf.reduce_mean(v, 0) for name, v in values.items()}
-        adapted, moments = of_tasks(path.fast_weights[-1]), of_tasks(path.slots)
-        gradients = [w - adapted[name] for name, w in self.meta_weights.items()]
-        state = {f'moment_{name}': v for name, v in moments.items()}
-        state['steps_taken'] = before + self.inner_steps
+        start = path.fast_weights[0 if self.gradients == 'all' else -2]
+        adapted = path.fast_weights[-1]
+        gradients = [tf.reduce_mean(start[name] - adapted[name], 0) for name in self.meta_weights]
+        state = {f'moment_{name}': tf.reduce_mean(v, 0) for name, v in path.slots.items()}
+        if self.moments:
+            state['steps_taken'] = before + self.inner_steps
         log = {}
         seen = path.support_outputs[0], path.support_outputs[-1]
         for when, (outputs, labels) in zip(('pre', 'post'), seen):
@@ -164,6 +190,20 @@ class Reptile(GradientLearner):
         optimizer = keras.optimizers.SGD(epsilon)
         iterations = outer.metatrain_iterations
         return [Phase('metatrain', iterations, self.meta_gradients, optimizer, outer.spec)]
+
+    def _order(self, key, examples, way, size, steps, training):
+        """Returns which examples each step sees, [tasks or 1, steps, size]; and the last of them,
+        [1, way * tail_shots], where they are held out."""
+        if not (training and self.tail_shots):
+            return minibatches(key, examples, size, steps), None
+        shots = examples // way
+        if not 0 < self.tail_shots < shots:
+            reason = f'fewer than the {shots} support examples of a class'
+            raise ArgumentError('tail_shots', self.tail_shots, reason)
+        numbers = np.arange(examples).reshape(way, shots)  # The classes follow each other.
+        pool, last = numbers[:, : -self.tail_shots].ravel(), numbers[:, -self.tail_shots :]
+        before = minibatches(key, len(pool), size, max(steps - 1, 1))
+        return tf.gather(pool, before), tf.constant(last.reshape(1, -1))
 
     def _shots(self, labels: tf.Tensor) -> tf.Tensor:
         """Returns what the sum over a mini-batch is divided by, the same in evaluation.
@@ -193,6 +233,25 @@ def define_flags(flags) -> None:
         5,
         'reptile: examples of a mini-batch in evaluation',
         lower_bound=1,
+    )
+    flags.DEFINE_enum(
+        'reptile_optimizer',
+        'adam',
+        OPTIMIZERS,
+        'reptile: inner optimizer, Adam without momentum or plain gradient descent',
+    )
+    flags.DEFINE_enum(
+        'reptile_gradients',
+        'all',
+        GRADIENTS,
+        'reptile: move by all inner steps; last: by the last alone, first-order MAML on '
+        'mini-batches',
+    )
+    flags.DEFINE_integer(
+        'reptile_tail_shots',
+        0,
+        'reptile: so many training shots are held out for the last mini-batch',
+        lower_bound=0,
     )
     flags.DEFINE_float(
         'reptile_outer_step', 1.0, 'reptile: outer step size epsilon at the start', lower_bound=0
