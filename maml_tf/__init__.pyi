@@ -5,8 +5,16 @@ from maml_tf.algorithms.metric.metric_learner import MetricLearner as MetricLear
 from maml_tf.algorithms.metric.prototypical import Prototypical as Prototypical
 from maml_tf.algorithms.metric.relation import Relation as Relation
 from maml_tf.algorithms.metric.siamese import Siamese as Siamese
+from maml_tf.algorithms.optimisation.alpha_maml import AlphaMAML as AlphaMAML
+from maml_tf.algorithms.optimisation.anil import ANIL as ANIL
+from maml_tf.algorithms.optimisation.bias_transformation import (
+    BiasTransformation as BiasTransformation,
+)
+from maml_tf.algorithms.optimisation.cavia import CAVIA as CAVIA
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner as GradientLearner
+from maml_tf.algorithms.optimisation.imaml import IMAML as IMAML
 from maml_tf.algorithms.optimisation.maml import MAML as MAML
+from maml_tf.algorithms.optimisation.mamlpp import MAMLPlusPlus as MAMLPlusPlus
 from maml_tf.algorithms.optimisation.meta_sgd import MetaSGD as MetaSGD
 from maml_tf.algorithms.optimisation.reptile import Reptile as Reptile
 from maml_tf.datasets.celeba import celeba as celeba

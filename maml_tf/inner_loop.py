@@ -172,6 +172,13 @@ def define_flags(flags) -> None:
         'number of inner gradient updates in evaluation (default: by method, for maml 10)',
         lower_bound=0,
     )
+    flags.DEFINE_float(
+        'clip',
+        None,
+        'bound every entry of the meta-gradient by plus and minus this; 0: do not (default: by '
+        'method and data source, 10 for cavia and for miniimagenet, else 0)',
+        lower_bound=0,
+    )
     flags.DEFINE_bool(
         'stop_grad', False, 'first-order MAML: no second derivatives in the meta-gradient'
     )

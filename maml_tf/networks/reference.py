@@ -20,7 +20,7 @@ from maml_tf.ops import layers
 from maml_tf.ops.pooling import Padding
 
 NORMS = ('batch_norm', 'layer_norm', 'None')
-STARTS = ('reference', 'torch', 'he')
+STARTS = ('reference', 'torch', 'glorot', 'he')
 
 Initializer = keras.initializers.Initializer
 # {name: (shape, initializer)}
@@ -40,8 +40,8 @@ class ReferenceNetwork(Network):
       joined: length of a vector `context` that is joined to the input of a layer of every task: of
         the first fully connected one (bias transformation, CAVIA). 0: there is none.
       start: how weights are drawn, one of STARTS: as in the authors' code ('reference'), as
-        PyTorch's layers start ('torch', U(+-1/sqrt(fan_in)), biases too), or He's uniform
-        distribution with zero biases ('he').
+        PyTorch's layers start ('torch', U(+-1/sqrt(fan_in)), biases too), or with zero biases by
+        Glorot's or He's uniform distribution.
       negative_slope: of the nonlinearity below zero; 0 is a ReLU.
     Raises: ArgumentError for a value that is none of these.
     """
@@ -53,7 +53,7 @@ class ReferenceNetwork(Network):
         epsilon: float = 1e-3,
         product_dtype: str | None = None,
         joined: int = 0,
-        start: Literal['reference', 'torch', 'he'] = 'reference',
+        start: Literal['reference', 'torch', 'glorot', 'he'] = 'reference',
         negative_slope: float = 0.0,
     ):
         check_one_of('norm', norm, NORMS)
@@ -85,7 +85,11 @@ class ReferenceNetwork(Network):
     def _layer_initializers(self, kernel, bias, shape, reference):
         """The weights of a layer, by these names; `reference`: how the authors start its kernel."""
         fan_in = int(np.prod(shape[:-1]))
-        of_kernel = {'reference': reference, 'he': keras.initializers.HeUniform()}
+        of_kernel = {
+            'reference': reference,
+            'glorot': keras.initializers.GlorotUniform(),
+            'he': keras.initializers.HeUniform(),
+        }
         of_bias = keras.initializers.Zeros()
         if self.start == 'torch':
             of_kernel['torch'] = of_bias = torch_default(fan_in)

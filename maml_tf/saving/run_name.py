@@ -10,7 +10,7 @@ from maml_tf.learner import Learner
 TRAINING_FLAGS = (
     *('class_split', 'rotations', 'image_size', 'ink', 'resize', 'train_on', 'train_query'),
     *('train_way_from', 'train_shot_from', 'leave_to_query', 'within_groups', 'dimension'),
-    *('query_contains_support', 'meta_lr', 'meta_lr_halve_every'),
+    *('query_contains_support', 'meta_lr', 'meta_lr_halve_every', 'clip'),
 )
 NORMS = {'batch_norm': 'batchnorm', 'layer_norm': 'layernorm', 'None': 'nonorm'}
 

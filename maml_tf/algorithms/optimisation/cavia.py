@@ -46,7 +46,9 @@ class CAVIA(MAML):
         else:
             changes = {'joined': size or 5, 'start': 'torch'}
         objective = MeanClassification() if classification else problem.objective
-        return cls(problem.network(**changes), objective, **arguments | {'clip': CLIP})
+        if flags.clip is None:
+            arguments['clip'] = CLIP
+        return cls(problem.network(**changes), objective, **arguments)
 
     @classmethod
     def tiny(cls) -> tuple['CAVIA', EpisodeSpec]:

@@ -46,7 +46,7 @@ class GradientLearner(Learner):
     heeds = (
         *Learner.heeds,
         *('norm', 'conv', 'max_pool', 'num_filters', 'bfloat16'),
-        *('update_lr', 'num_updates', 'test_num_updates', 'tasks_at_once'),
+        *('update_lr', 'num_updates', 'test_num_updates', 'tasks_at_once', 'clip'),
     )
     fixed_way = True  # by the last layer
 
@@ -95,7 +95,7 @@ class GradientLearner(Learner):
             'evaluation_steps': evaluation_steps if asked is None else asked,
             'seed': flags.seed,
             'transductive': flags.transductive is not False,
-            'clip': problem.clip,
+            'clip': (problem.clip if flags.clip is None else flags.clip) or None,
             'tasks_at_once': flags.tasks_at_once,
         }
 

@@ -102,7 +102,12 @@ class Reptile(GradientLearner):
     def from_flags(cls, flags, problem: Problem) -> 'Reptile':
         """Returns the learner that the command line describes, with the authors' network."""
         return cls(
-            problem.network(scale=flags.norm == 'batch_norm', head='flatten', pool_padding='same'),
+            problem.network(
+                scale=flags.norm == 'batch_norm',
+                head='flatten',
+                pool_padding='same',
+                start='glorot',
+            ),
             problem.objective,
             inner_lr=rates(flags, 1e-3)[0],
             inner_batch=flags.reptile_inner_batch,
