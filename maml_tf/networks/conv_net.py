@@ -58,6 +58,8 @@ class ConvNet(ReferenceNetwork):
         super().__init__(norm, **kwargs)
         check_one_of('head', head, HEADS)
         check_one_of('pool_padding', pool_padding, PADDINGS)
+        if film < 0:
+            raise ArgumentError('film', film, 'the length of a vector, or 0 for none')
         if film and self.joined:
             raise ArgumentError('film', film, f'or joined={self.joined}, one of the two')
         self.input_shape, self.output_dim, self.filters = tuple(input_shape), output_dim, filters
@@ -107,9 +109,9 @@ class ConvNet(ReferenceNetwork):
                 continue
             x = x + layers.per_example(weights[f'b{block + 1}'], x)
             x = self._normalise(x, weights, block, pool=None)
-            x = self._activate(self._modulate(x, weights, block))
             if pool is not None:
                 x = layers.max_pool2x2(x, pool)
+            x = self._activate(self._modulate(x, weights, block))
         if self.head == 'mean':
             x = tf.reduce_mean(x, axis=(2, 3))
         else:

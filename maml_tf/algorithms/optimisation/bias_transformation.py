@@ -1,5 +1,6 @@
 """Bias transformation (Finn, Yu et al., CoRL 2017, arXiv 1709.04905, section 4)."""
 
+from maml_tf.algorithms.optimisation.cavia import check_keeps_context
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
@@ -33,12 +34,14 @@ class BiasTransformation(MAML):
         """Returns the learner that the command line describes."""
         arguments = cls.arguments_of(flags, problem) | cls.rates_of(flags)
         network = problem.network(joined=flags.bias_transformation_size)
+        if isinstance(network, FullyConnected):
+            check_keeps_context(network.norm)
         return cls(network, problem.objective, **arguments)
 
     @classmethod
     def tiny(cls) -> tuple['BiasTransformation', EpisodeSpec]:
         spec = EpisodeSpec(way=3, shot=2, query=2)
-        network = FullyConnected((8, 8, 1), spec.way, (32, 32), 'batch_norm', joined=4)
+        network = FullyConnected((8, 8, 1), spec.way, (32, 32), 'layer_norm', joined=4)
         return cls(network, Classification(), inner_lr=0.1, inner_steps=1), spec
 
 

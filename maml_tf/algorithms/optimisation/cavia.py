@@ -44,6 +44,7 @@ class CAVIA(MAML):
             scale = flags.norm == 'batch_norm'
             changes = {'film': size or 100, 'start': 'he', 'scale': scale, 'head': 'flatten'}
         else:
+            check_keeps_context(flags.norm)
             changes = {'joined': size or 5, 'start': 'torch'}
         objective = MeanClassification() if classification else problem.objective
         if flags.clip is None:
@@ -63,6 +64,16 @@ class CAVIA(MAML):
     def learns(self, name: str) -> bool:
         """Says that all but the context is learnt: every task starts from zero."""
         return name != CONTEXT
+
+
+def check_keeps_context(norm: str) -> None:
+    """Raises ArgumentError for a normalisation that takes a joined vector away again."""
+    if norm == 'batch_norm':
+        reason = (
+            'takes away what a vector adds alike to all examples of a task, in a fully connected '
+            'network; layer_norm or None keep it'
+        )
+        raise ArgumentError('norm', norm, reason)
 
 
 def define_flags(flags) -> None:

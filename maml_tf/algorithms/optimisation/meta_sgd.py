@@ -53,7 +53,8 @@ class MetaSGD(MAML):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'MetaSGD':
         rates = flags.meta_sgd_rate_from, flags.meta_sgd_rate_to
-        arguments = cls.arguments_of(flags, problem)
+        steps = flags.num_updates or 1  # The rates are learnt for so many.
+        arguments = cls.arguments_of(flags, problem, evaluation_steps=steps)
         return cls(problem.network(), problem.objective, rates=rates, **arguments)
 
     @classmethod
