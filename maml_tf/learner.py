@@ -105,7 +105,11 @@ class Learner(Configured, KerasSteps, keras.Model):
 
     def query_scores(self, task: Task, steps: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns (losses, scores) of `query_outputs`, each [entries, tasks]."""
-        outputs = self.query_outputs(task, steps)
+        return self.scores_of(task, self.query_outputs(task, steps))
+
+    def scores_of(self, task: Task, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns (losses, scores), each [entries, tasks], of predictions as `query_outputs` has
+        them."""
         arguments = task.query_y, outputs, self.shots(task), task.query_mask
         return self.objective.loss(*arguments), self.objective.score(*arguments)
 

@@ -124,6 +124,16 @@ def _check_exports(flags) -> None:
     paths = [name for name in ('export_dir', 'export_embedding_dir') if flags[name].value]
     for name in paths:
         check_new(flags[name].value, name)
+    if paths and flags.ensemble > 1:
+        raise UserError(
+            f'--{paths[0]}={flags[paths[0]].value}: exports one checkpoint; leave out '
+            f'--ensemble={flags.ensemble}'
+        )
+    if flags.ensemble > 1 and flags.init_from and not flags.train:
+        raise UserError(
+            f'--init_from={flags.init_from}: names one checkpoint; leave out '
+            f'--ensemble={flags.ensemble}'
+        )
     if len({flags[name].value for name in paths}) < len(paths):
         raise UserError(
             f'--export_embedding_dir={flags.export_embedding_dir}: is --export_dir, too'

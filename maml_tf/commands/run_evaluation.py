@@ -1,5 +1,6 @@
 """Evaluates what a command line describes: scores, tables, pictures, exports."""
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,9 @@ from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
 from maml_tf.episodes import manifest
 from maml_tf.episodes.task import Draw
-from maml_tf.errors import ArgumentError
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate, pictures, report
+from maml_tf.evaluation.ensemble import ensemble_scores
 from maml_tf.saving.export import export
 from maml_tf.saving.export_embedding import export_embedding
 from maml_tf.saving.init_from import load_weights
@@ -31,7 +33,7 @@ def run_evaluation(experiment: Experiment) -> None:
     protocol = _protocol(experiment, tasks)
     if flags.write_tasks:
         manifest.write(flags.write_tasks, tasks, flags.test_tasks, protocol)
-    scores = evaluator(experiment, tasks)(flags.test_tasks)
+    scores = _scores(experiment, tasks)
     axis = learner.axis(scores.shape[1])
     spec = experiment.problem.evaluation
     way = f'{spec.way}-way ' if experiment.row.classification else ''
@@ -65,6 +67,28 @@ def evaluation_tasks(experiment: Experiment) -> Draw:
         reason = f'has {count} tasks; say so by --test_tasks={count}'
         raise ArgumentError('tasks_file', flags.tasks_file, reason)
     return tasks
+
+
+def _scores(experiment: Experiment, tasks: Draw) -> np.ndarray:
+    """Returns the scores [tasks, entries] of the loaded checkpoint, or of an ensemble."""
+    flags, directory, learner = experiment.flags, experiment.directory, experiment.learner
+    if flags.ensemble == 1:
+        return evaluator(experiment, tasks)(flags.test_tasks)
+    iterations = directory.among_best()
+    if len(iterations) < flags.ensemble:
+        raise UserError(
+            f'--ensemble={flags.ensemble}: {directory.path} has kept {len(iterations)} checkpoints '
+            'for it; train with this flag, and at least as many validations'
+        )
+    sign = -1 if learner.metric.higher_is_better else 1
+    best = sorted(iterations, key=lambda i: (sign * iterations[i], i))[: flags.ensemble]
+    members = [functools.partial(directory.restore_among_best, i) for i in best]
+    spec = experiment.problem.evaluation
+    chunk = evaluate.chunk(spec)
+    at_once = learner.share(chunk, spec)
+    scores = ensemble_scores(learner, members, tasks, flags.test_tasks, chunk, at_once)
+    _load(experiment)  # The pictures are of the checkpoint that was asked for.
+    return scores
 
 
 def evaluator(

@@ -40,6 +40,11 @@ def run_training(experiment: Experiment) -> None:
         )
     validate = _validator(experiment)
     evaluation_tasks(experiment)
+    if flags.ensemble > 1 and validate is None:
+        raise UserError(
+            f'--ensemble={flags.ensemble}: the best checkpoints are chosen by validation, and '
+            f'--datasource={flags.datasource} with --train_on={flags.train_on} has none'
+        )
     start = _start(experiment)
     if start >= experiment.iterations:
         print(f'Finished: {directory.path} has iteration {start} of {experiment.iterations}.')
@@ -63,6 +68,7 @@ def run_training(experiment: Experiment) -> None:
             experiment.learner.metric,
             validate,
             writer,
+            flags.ensemble,
         )
 
 

@@ -71,6 +71,13 @@ def define_flags(flags) -> None:
         'test_set', False, 'evaluate on the test classes; False: on the validation classes'
     )
     flags.DEFINE_integer('test_tasks', 600, 'number of tasks to evaluate on', lower_bound=2)
+    flags.DEFINE_integer(
+        'ensemble',
+        1,
+        'average the predictions of so many checkpoints, the best in validation; training keeps '
+        'them (MAML++ reports 5)',
+        lower_bound=1,
+    )
     flags.DEFINE_string(
         'write_tasks',
         None,

@@ -12,6 +12,7 @@ from maml_tf.errors import ArgumentError, UserError
 from maml_tf.serialisation.files import write_atomically
 
 KEPT = 10  # as the reference
+ENSEMBLE = 'ensemble'  # directory of the best ones in validation, where several are kept
 # A checkpoint knows a weight as learner/<name>/.ATTRIBUTES/VARIABLE_VALUE.
 LEARNER, VALUE = 'learner', '/.ATTRIBUTES/VARIABLE_VALUE'
 
@@ -78,15 +79,17 @@ class Checkpoints:
             raise ArgumentError(
                 'iteration', iteration, f'{self.path} has checkpoints of iterations {there}'
             )
+        return self._read(prefixes[iteration])
+
+    def _read(self, prefix: str) -> int:
         try:
             # What does not match is said below, not in TensorFlow's log.
-            status = self._checkpoint.read(prefixes[iteration]).expect_partial()
+            status = self._checkpoint.read(prefix).expect_partial()
             status.assert_existing_objects_matched().assert_consumed()
         except (AssertionError, ValueError) as error:
             raise UserError(
-                f'{prefixes[iteration]}: holds other variables than this learner and its '
-                'optimizers have. It was written by another version of this package, or by '
-                'another learner'
+                f'{prefix}: holds other variables than this learner and its optimizers have. It '
+                'was written by another version of this package, or by another learner'
             ) from error
         return int(self._iteration)
 
@@ -118,6 +121,37 @@ class Checkpoints:
             return None
         best = json.loads(path.read_text('utf-8'))
         return best['score'] if best['iteration'] <= iteration else None
+
+    def save_among_best(
+        self, iteration: int, score: float, kept: int, higher_is_better: bool
+    ) -> None:
+        """Writes ensemble/model-<iteration> where its score is among the `kept` best so far.
+
+        Raises UserError as `save` does.
+        """
+        # Of equal scores the earlier one stays.
+        sign = -1 if higher_is_better else 1
+        scores = self.among_best() | {iteration: score}
+        best = sorted(scores, key=lambda number: (sign * scores[number], number))[:kept]
+        directory = self.path / ENSEMBLE
+        if iteration in best:
+            self._write(directory / f'model-{iteration}', iteration)
+            content = json.dumps({number: scores[number] for number in sorted(best)})
+            write_atomically(directory / 'scores.json', content + '\n')
+            _remove_all_but(directory, best)
+
+    def among_best(self) -> dict[int, float]:
+        """Returns {iteration: validation score} of the checkpoints that `save_among_best` kept."""
+        path, there = self.path / ENSEMBLE / 'scores.json', checkpoints(self.path / ENSEMBLE)
+        if not path.exists():
+            return {}
+        scores = json.loads(path.read_text('utf-8'))
+        return {int(number): s for number, s in scores.items() if int(number) in there}
+
+    def restore_among_best(self, iteration: int) -> int:
+        """Reads one of the checkpoints `among_best`, and returns its iteration. Raises UserError as
+        `restore` does."""
+        return self._read(str(self.path / ENSEMBLE / f'model-{iteration}'))
 
     def _write(self, prefix: pathlib.Path, iteration: int) -> None:
         """Writes under another name first: a checkpoint is two files, and a run may end between."""

@@ -54,6 +54,7 @@ def train(
     metric: Metric,
     validate: Callable[[], np.ndarray] | None = None,
     summary_writer: tf.summary.SummaryWriter | None = None,
+    keep_best: int = 1,
 ) -> None:
     """Takes the iterations from `start` on.
 
@@ -65,6 +66,7 @@ def train(
       metric: of the learner.
       validate: () -> scores [entries]; the checkpoint with the best last one is kept apart.
       summary_writer: None: no summaries and no metrics.csv.
+      keep_best: more than one: so many of the best checkpoints are kept for an ensemble.
     Raises:
       UserError: the loss is no longer a number. The last checkpoint stays.
       KeyboardInterrupt: the user interrupted; the checkpoint is written.
@@ -100,6 +102,10 @@ def train(
                     if _better(scores[-1], best, metric):
                         best = float(scores[-1])
                         run_directory.save_best(end, best)
+                    if keep_best > 1 and math.isfinite(scores[-1]):
+                        score = float(scores[-1])
+                        better_up = metric.higher_is_better
+                        run_directory.save_among_best(end, score, keep_best, better_up)
                 if summary_writer:
                     _summarise(summary_writer, run_directory, end, row, scores, metric)
             if end % schedule.save_every == 0 or end == course.iterations or interrupts.asked:

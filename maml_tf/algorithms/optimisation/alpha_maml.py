@@ -40,8 +40,8 @@ class AlphaMAML(MAML):
         inner_lr: float = 1e-3,
         inner_steps: int = 1,
         meta_lr: float = 1e-3,
-        inner_rate_step: float = 1e-3,
-        outer_rate_step: float = 1e-6,
+        inner_rate_step: float = 1e-5,
+        outer_rate_step: float = 2e-8,
         **kwargs,
     ):
         super().__init__(network, objective, inner_lr, inner_steps, evaluation_lr=None, **kwargs)
@@ -105,13 +105,13 @@ def define_flags(flags) -> None:
     """Defines the flags of this method."""
     flags.DEFINE_float(
         'alpha_maml_inner_rate_step',
-        1e-3,
+        1e-5,
         'alpha_maml: step size of the inner rate',
         lower_bound=0,
     )
     flags.DEFINE_float(
         'alpha_maml_outer_rate_step',
-        1e-6,
+        2e-8,
         'alpha_maml: step size of the outer rate',
         lower_bound=0,
     )

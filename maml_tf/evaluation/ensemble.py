@@ -1,0 +1,50 @@
+"""Scores of several checkpoints together: of the mean of their predictions."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from maml_tf.learner import Learner
+from maml_tf.terminal import progress
+from maml_tf.training import shares
+
+
+def ensemble_scores(
+    learner: Learner,
+    members: Iterable[Callable[[], Any]],
+    draw: Callable[[Any, int], Any],
+    tasks: int,
+    chunk: int,
+    at_once: int,
+) -> np.ndarray:
+    """Returns float array [tasks, entries], the metric of the members' mean outputs.
+
+    In classification outputs are logits (Antoniou et al. 2019 average these, too). The learner is
+    left as the last member.
+
+    Args:
+      members: each is called once and loads its variables into the learner.
+      draw, chunk, at_once: as of evaluate.evaluator.
+    """
+    steps = learner.evaluation_steps
+
+    def outputs(task):  # [tasks, entries, query, out]
+        return tf.transpose(learner.query_outputs(task, steps), [1, 0, 2, 3])
+
+    predict = shares.concatenated(outputs, draw, chunk, at_once, learner.xla)
+    starts, means = range(0, tasks, chunk), []
+    members = list(members)
+    for load in progress.bar(members, 'evaluating', unit='checkpoint', delay=5, leave=False):
+        load()
+        parts = [predict(tf.constant(start, tf.int64)).numpy() / len(members) for start in starts]
+        means = [a + b for a, b in zip(means, parts)] if means else parts
+
+    @tf.function(autograph=False)
+    def score(start, mean):
+        _, scores = learner.scores_of(draw(start, chunk), tf.transpose(mean, [1, 0, 2, 3]))
+        return tf.transpose(scores)
+
+    scores = [score(tf.constant(start, tf.int64), mean) for start, mean in zip(starts, means)]
+    return np.concatenate(scores)[:tasks]
