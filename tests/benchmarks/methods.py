@@ -77,7 +77,7 @@ class Side:
         problem = problem_of(flags)
         learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
         outer = OuterLoop(0, 10**6, 1e-5, problem.training)
-        phase = learner.phases(outer)[0]
+        phase = next(phase for phase in learner.phases(outer) if phase.name == 'metatrain')
         at_once = learner.share(workload.tasks, problem.training)
         draw = step_time.draw(workload)
         self._run = iterate(op_of(learner, phase), draw, workload.tasks, at_once)
