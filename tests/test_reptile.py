@@ -9,6 +9,7 @@ import tensorflow as tf
 from maml_tf.algorithms.optimisation.reptile import Reptile
 from maml_tf.episodes.pool import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.errors import ArgumentError
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification, Regression
 from maml_tf.training import shares
@@ -268,6 +269,81 @@ def test_the_outer_step_moves_towards_the_mean():
     phase.optimizer.apply(phase.gradients(task, step_of(0)).gradients, learner.trainable_variables)
     expected = {k: v + 0.25 * (oracle.mean(ends)[k] - v) for k, v in start.items()}
     assert_alike(values(learner.meta_weights), expected)
+
+
+# Plain gradient descent, the last step alone, examples held out for it
+
+
+def by_hand(learner, task, order_of_task, batches):
+    """(theta - theta_k, the last step alone), means over tasks, by plain gradient descent.
+
+    batches: (number of the task, its order [steps, size]) -> examples of each step.
+    """
+    start, moves = values(learner.meta_weights), []
+    for number, (x, y) in enumerate(supports(task)):
+        weights, last = start, None
+        for chosen in batches(number, order_of_task[number]):
+            gradient = oracle.gradient(weights, x[chosen], y[chosen], BATCH / WAY)
+            last = weights
+            weights = {name: w - 0.02 * gradient[name] for name, w in weights.items()}
+        moves.append(
+            ({n: start[n] - weights[n] for n in start}, {n: last[n] - weights[n] for n in start})
+        )
+    mean = lambda which: {n: np.mean([move[which][n] for move in moves], 0) for n in start}
+    return mean(0), mean(1)
+
+
+@pytest.mark.parametrize('norm', NORMS)
+@pytest.mark.parametrize('gradients', ['all', 'last'])
+def test_plain_gradient_descent(norm, gradients):
+    learner = random_learner(norm, inner_optimizer='sgd', gradients=gradients)
+    task = random_task(np.random.default_rng(4))
+    update = learner.meta_gradients(task, step_of(3))
+    assert not update.state and not learner.moments
+    ours, _ = by_name(learner, update)
+    whole, last = by_hand(learner, task, orders(task), lambda _, order: order)
+    assert_alike(ours, whole if gradients == 'all' else last)
+    assert np.abs(whole['w2'] - last['w2']).max() > 1e-3
+
+
+@pytest.mark.parametrize('gradients', ['all', 'last'])
+def test_shots_held_out_for_the_last_step(gradients):
+    """One of two shots of each class: the pool is the first ones, the last step sees the others."""
+    learner = random_learner(inner_optimizer='sgd', gradients=gradients, tail_shots=1)
+    task = random_task(np.random.default_rng(5))
+    pool, held_out = np.arange(POOL)[::2], np.arange(POOL)[1::2]
+    numbers = np.array(minibatches(task.key, len(pool), BATCH, STEPS - 1))
+    batches = lambda _, order: [*pool[order], held_out]
+    expected = by_hand(learner, task, numbers, batches)
+    ours, _ = by_name(learner, learner.meta_gradients(task, step_of(0)))
+    assert_alike(ours, expected[0 if gradients == 'all' else 1])
+
+
+def test_the_last_step_with_adam():
+    """Adam's moments are kept as ever; the weights move by the last step alone."""
+    task = random_task(np.random.default_rng(6))
+    whole = random_learner().meta_gradients(task, step_of(0))
+    last = random_learner(gradients='last').meta_gradients(task, step_of(0))
+    before = random_learner(inner_steps=STEPS - 1).meta_gradients(task, step_of(0))
+    for all_steps, one, others in zip(whole.gradients, last.gradients, before.gradients):
+        np.testing.assert_allclose(one, all_steps - others, atol=1e-12)
+    assert whole.state.keys() == last.state.keys()
+    for name, value in whole.state.items():
+        np.testing.assert_array_equal(value, last.state[name])
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ({'inner_optimizer': 'rmsprop'}, "inner_optimizer='rmsprop': one of adam, sgd"),
+        ({'gradients': 'first'}, "gradients='first': one of all, last"),
+        ({'tail_shots': 2}, 'tail_shots=2: fewer than the 2 support examples'),
+    ],
+)
+def test_what_cannot_be(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        learner = random_learner(**arguments)
+        learner.meta_gradients(random_task(np.random.default_rng(7)), step_of(0))
 
 
 # Evaluation

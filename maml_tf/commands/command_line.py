@@ -167,6 +167,11 @@ def _check_heeded(flags) -> None:
             )
 
 
+def of_other_methods(algorithm: str) -> set[str]:
+    """Returns the names of the flags that belong to other methods, one each."""
+    return {name for method, names in _OF_METHOD.items() if method != algorithm for name in names}
+
+
 def of_the_run(flags) -> list[str]:
     """Returns the names of the flags that belong to the chosen method alone and act in training."""
     acts_later = algorithms.registry()[flags.algorithm].evaluation_flags

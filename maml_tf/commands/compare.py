@@ -158,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             comparison_plot.draw(
                 given.picture,
                 {run.label: run.results for run in compared},
+                {run.label: run.steps for run in compared},
                 {run.label: summarise(run.scores[:, np.newaxis]) for run in compared},
                 {run.label: (run.difference, run.ci95) for run in compared[1:]},
             )

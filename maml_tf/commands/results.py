@@ -89,7 +89,8 @@ def check_flags(runs: Sequence[Run], flagfile: pathlib.Path, evaluation: Sequenc
 
     evaluation: flags that the flagfile's evaluation adds to it.
     """
-    expected, defaults = _settings(f'--flagfile={flagfile}', *evaluation), _settings()
+    expected = _settings(f'--flagfile={flagfile}', *evaluation)
+    defaults = _settings(f'--algorithm={expected["algorithm"]}')
     for directory, run in runs:
         # A run may be older than a flag; then it did what the default does.
         flags = {name: run['flags'].get(name, defaults[name]) for name in expected}
@@ -153,7 +154,9 @@ def _settings(*arguments: str) -> dict[str, Any]:
         values = command_line.as_dict(command_line.parsed(*arguments))
     except flags.Error as error:
         raise UserError(f'{" ".join(arguments)}: {error}') from None
-    return {name: value for name, value in values.items() if name not in FREE_FLAGS}
+    # Defaults of other methods may have changed since a run.
+    free = FREE_FLAGS | command_line.of_other_methods(values['algorithm'])
+    return {name: value for name, value in values.items() if name not in free}
 
 
 def _flag(name: str, value: Any) -> str:

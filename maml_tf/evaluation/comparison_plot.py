@@ -21,6 +21,7 @@ LINES = ('-', '--', ':')
 def draw(
     path: pathlib.Path,
     results: Mapping[str, Mapping[str, Any]],
+    steps: Mapping[str, int],
     summaries: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
     differences: Mapping[str, tuple[float, float]],
 ) -> None:
@@ -28,6 +29,7 @@ def draw(
 
     Args: by the runs' labels, the first run first,
       results: results.json.
+      steps: the value on its axis at which a run counts; its curve ends there.
       summaries: (means, deviations, half-widths), each [1].
       differences: (mean, half-width) of the paired difference to the first run.
     """
@@ -35,9 +37,11 @@ def draw(
     metric, percent = results[first]['metric'], results[first]['unit'] == '%'
     figure = Figure(figsize=(13, 1.8 + 0.36 * max(8, len(results))))
     along, means, paired = figure.subplots(1, 3, width_ratios=(5, 3, 3))
+    paired.sharey(means)
     for number, (label, run) in enumerate(results.items()):
         style = {'color': _colour(number), 'linestyle': LINES[number // 10 % 3]}
-        values, curve = run['axis']['values'], np.array(run['mean'], float)
+        count = run['axis']['values'].index(steps[label]) + 1
+        values, curve = run['axis']['values'][:count], np.array(run['mean'][:count], float)
         along.plot(values, curve, marker='o', markersize=3, label=label, **style)
     along.set_xlabel(results[first]['axis']['name'])
     along.set_ylabel(metric)
@@ -45,9 +49,10 @@ def draw(
     along.legend(fontsize='small')
     if not percent:
         along.set_yscale('log')
-    _rows(means, {label: (s[0][0], s[2][0]) for label, s in summaries.items()}, 0)
+    _rows(means, {label: (s[0][0], s[2][0]) for label, s in summaries.items()})
     means.set_title(f'{metric}: mean, 95% interval')
-    _rows(paired, {label: differences[label] for label in others}, 1)
+    _rows(paired, {first: (np.nan, np.nan)} | {label: differences[label] for label in others})
+    paired.tick_params(labelleft=False)
     paired.axvline(0, color='gray', linewidth=1)
     paired.set_title(f'difference to {first}, paired')
     for axes in (along.yaxis, means.xaxis, paired.xaxis):
@@ -58,10 +63,10 @@ def draw(
     figures.fit_and_save(figure, path)
 
 
-def _rows(axes: Axes, values: Mapping[str, tuple[float, float]], offset: int) -> None:
+def _rows(axes: Axes, values: Mapping[str, tuple[float, float]]) -> None:
     """Draws a dot with its interval for each label, from the top down."""
     for number, (mean, half) in enumerate(values.values()):
-        colour = _colour(number + offset)
+        colour = _colour(number)
         axes.errorbar(mean, number, xerr=half, fmt='o', color=colour, capsize=3, markersize=4)
     axes.set_yticks(range(len(values)), values)
     axes.set_ylim(len(values) - 0.5, -0.5)
