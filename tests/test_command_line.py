@@ -200,7 +200,7 @@ def test_names_of_runs_say_what_the_method_heeds():
         )
         for name, cls in algorithms.registry().items()
     }
-    assert names['maml'] == 'cls_5.mbs_25.ubs_5.numstep1.updatelr0.001batchnorm'
+    assert names['maml'] == 'cls_5.mbs_25.ubs_5.numstep1.updatelr0.1batchnorm'
     assert names['meta_sgd'] == 'cls_5.mbs_25.ubs_5.numstep1batchnorm.meta_sgd'
     for name, cls in algorithms.registry().items():
         if issubclass(cls, MetricLearner):

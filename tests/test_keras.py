@@ -108,7 +108,8 @@ def test_a_loss_is_the_learner_s_own():
 
 def test_public_names():
     stub = (ROOT / 'maml_tf' / '__init__.pyi').read_text('utf-8')
-    typed = re.findall(r'^from (\S+) import (\w+) as \2$', stub, flags=re.MULTILINE)
+    pattern = r'^from (\S+) import (?:\(\s+)?(\w+) as \2(?:,\s+\))?$'
+    typed = re.findall(pattern, stub, flags=re.MULTILINE)
     assert sorted(name for _, name in typed) == sorted({*maml_tf.__all__} - {'__version__'})
     for module, name in typed:
         assert getattr(importlib.import_module(module), name) is getattr(maml_tf, name)

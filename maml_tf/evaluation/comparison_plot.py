@@ -16,6 +16,7 @@ from maml_tf.evaluation import figures
 # Colours for twenty runs; those after them begin anew, with another line.
 COLOURS = [f'C{number}' for number in range(10)]
 LINES = ('-', '--', ':')
+LONGEST = 26  # letters of a label
 
 
 def draw(
@@ -42,7 +43,7 @@ def draw(
         style = {'color': _colour(number), 'linestyle': LINES[number // 10 % 3]}
         count = run['axis']['values'].index(steps[label]) + 1
         values, curve = run['axis']['values'][:count], np.array(run['mean'][:count], float)
-        along.plot(values, curve, marker='o', markersize=3, label=label, **style)
+        along.plot(values, curve, marker='o', markersize=3, label=_short(label), **style)
     along.set_xlabel(results[first]['axis']['name'])
     along.set_ylabel(metric)
     along.set_title('along the inner loop')
@@ -54,7 +55,7 @@ def draw(
     _rows(paired, {first: (np.nan, np.nan)} | {label: differences[label] for label in others})
     paired.tick_params(labelleft=False)
     paired.axvline(0, color='gray', linewidth=1)
-    paired.set_title(f'difference to {first}, paired')
+    paired.set_title(f'difference to {_short(first)}, paired')
     for axes in (along.yaxis, means.xaxis, paired.xaxis):
         if percent:
             axes.set_major_formatter(lambda value, _: f'{100 * value:g}%')
@@ -68,8 +69,12 @@ def _rows(axes: Axes, values: Mapping[str, tuple[float, float]]) -> None:
     for number, (mean, half) in enumerate(values.values()):
         colour = _colour(number)
         axes.errorbar(mean, number, xerr=half, fmt='o', color=colour, capsize=3, markersize=4)
-    axes.set_yticks(range(len(values)), values)
+    axes.set_yticks(range(len(values)), map(_short, values))
     axes.set_ylim(len(values) - 0.5, -0.5)
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LONGEST else f'…{label[1 - LONGEST :]}'
 
 
 def _colour(number: int) -> str:

@@ -26,6 +26,8 @@ class CAVIA(MAML):
     Raises: ArgumentError where it has none.
     """
 
+    steps_in_evaluation = None
+
     def __init__(self, network: Network, objective: Objective, inner_lr: float = 1.0, **kwargs):
         if CONTEXT not in network.construct_weights(0):
             reason = 'has no context; give it film=100 or joined=5, for example'
@@ -36,9 +38,8 @@ class CAVIA(MAML):
     def from_flags(cls, flags, problem: Problem) -> 'CAVIA':
         """Returns the learner that the command line describes, with the authors' networks."""
         classification = problem.objective.classification
-        steps = flags.num_updates or (2 if classification else 1)
-        given = {'inner_steps': steps, 'evaluation_steps': steps}
-        arguments = cls.arguments_of(flags, problem, **given) | cls.rates_of(flags, 1.0)
+        steps = 2 if classification else 1
+        arguments = cls.arguments_of(flags, problem, steps) | cls.rates_of(flags, 1.0)
         size = flags.cavia_context
         if isinstance(problem.network(), ConvNet):
             scale = flags.norm == 'batch_norm'

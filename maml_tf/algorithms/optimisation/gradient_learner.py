@@ -20,8 +20,6 @@ from maml_tf.objectives import Objective
 from maml_tf.training import shares
 from maml_tf.update_rules import GradientDescent, Tensors, UpdateRule
 
-EVALUATION_STEPS = 10  # The reference's.
-
 
 class GradientLearner(Learner):
     """Adapts weights of a network by gradient steps on the support set, with all tasks at once.
@@ -33,7 +31,7 @@ class GradientLearner(Learner):
       network: see networks/network.py.
       inner_lr: alpha, on the objective's loss.
       inner_steps: steps of adaptation in training, and of `adapt` unless told.
-      evaluation_steps: steps of adaptation in evaluation.
+      evaluation_steps: steps of adaptation in evaluation; None: the method's own number.
       seed: of the initial weights.
       transductive: queries are predicted together, so that batch norm sees their statistics (the
         authors' code, and always so in training); False: each by itself, beside the support set
@@ -49,6 +47,8 @@ class GradientLearner(Learner):
         *('update_lr', 'num_updates', 'test_num_updates', 'tasks_at_once', 'clip'),
     )
     fixed_way = True  # by the last layer
+    # Inner steps in evaluation unless told; None: as many as in training.
+    steps_in_evaluation: int | None = 10
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class GradientLearner(Learner):
         objective: Objective,
         inner_lr: float = 1e-3,
         inner_steps: int = 1,
-        evaluation_steps: int = EVALUATION_STEPS,
+        evaluation_steps: int | None = None,
         seed: int = 0,
         transductive: bool = True,
         clip: float | None = None,
@@ -66,7 +66,8 @@ class GradientLearner(Learner):
         super().__init__(objective, **kwargs)
         self.network = network
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
-        self.evaluation_steps = evaluation_steps
+        own = self.steps_in_evaluation or inner_steps
+        self.evaluation_steps = own if evaluation_steps is None else evaluation_steps
         self.transductive, self._tasks_at_once = transductive, tasks_at_once
         self.clip = clip
         self.update_rule: UpdateRule = GradientDescent(inner_lr)
@@ -82,17 +83,14 @@ class GradientLearner(Learner):
         }
 
     @staticmethod
-    def arguments_of(
-        flags, problem: Problem, inner_steps: int = 1, evaluation_steps: int = EVALUATION_STEPS
-    ) -> dict[str, Any]:
+    def arguments_of(flags, problem: Problem, inner_steps: int = 1) -> dict[str, Any]:
         """Returns the constructor arguments that relatives share, from the command line.
 
-        inner_steps, evaluation_steps: where the command line leaves them to the method.
+        inner_steps: where the command line leaves them to the method.
         """
-        asked = flags.test_num_updates
         return {
             'inner_steps': flags.num_updates or inner_steps,
-            'evaluation_steps': evaluation_steps if asked is None else asked,
+            'evaluation_steps': flags.test_num_updates,
             'seed': flags.seed,
             'transductive': flags.transductive is not False,
             'clip': (problem.clip if flags.clip is None else flags.clip) or None,

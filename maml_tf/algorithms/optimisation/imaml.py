@@ -38,6 +38,7 @@ class IMAML(GradientLearner):
       released: as the released code does it.
     """
 
+    steps_in_evaluation = None
     heeds = (*GradientLearner.heeds, 'train_update_lr')
 
     def __init__(
@@ -46,15 +47,13 @@ class IMAML(GradientLearner):
         objective: Objective,
         inner_lr: float = INNER_LR,
         inner_steps: int = INNER_STEPS,
-        evaluation_steps: int = INNER_STEPS,
         evaluation_lr: float | None = None,
         regularisation: float = 2.0,
         cg_steps: int = 5,
         released: bool = False,
         **kwargs,
     ):
-        steps = {'inner_steps': inner_steps, 'evaluation_steps': evaluation_steps}
-        super().__init__(network, objective, inner_lr, **steps, **kwargs)
+        super().__init__(network, objective, inner_lr, inner_steps, **kwargs)
         self.regularisation, self.cg_steps, self.released = regularisation, cg_steps, released
         if evaluation_lr is not None:
             self.evaluation_rule = GradientDescent(evaluation_lr)
@@ -72,14 +71,14 @@ class IMAML(GradientLearner):
             regularisation=flags.imaml_lambda,
             cg_steps=flags.imaml_cg_steps,
             released=flags.imaml_released,
-            **cls.arguments_of(flags, problem, INNER_STEPS, flags.num_updates or INNER_STEPS),
+            **cls.arguments_of(flags, problem, INNER_STEPS),
         )
 
     @classmethod
     def tiny(cls) -> tuple['IMAML', EpisodeSpec]:
         spec = EpisodeSpec(way=3, shot=2, query=2)
         network = FullyConnected((8, 8, 1), spec.way, (32,), 'layer_norm')
-        steps = {'inner_steps': 4, 'evaluation_steps': 4, 'cg_steps': 3}
+        steps = {'inner_steps': 4, 'cg_steps': 3}
         return cls(network, MeanClassification(), 0.1, regularisation=0.5, **steps), spec
 
     def adapts(self, name: str) -> bool:

@@ -58,12 +58,12 @@ class MAML(GradientLearner):
         return cls(problem.network(), problem.objective, **arguments)
 
     @staticmethod
-    def arguments_of(flags, problem: Problem, **defaults: int) -> dict[str, Any]:
+    def arguments_of(flags, problem: Problem, inner_steps: int = 1) -> dict[str, Any]:
         own = {
             'stop_grad': flags.stop_grad,
             'rematerialise': flags.rematerialise,
         }
-        return GradientLearner.arguments_of(flags, problem, **defaults) | own
+        return GradientLearner.arguments_of(flags, problem, inner_steps) | own
 
     @staticmethod
     def rates_of(flags, default: float = 1e-3) -> dict[str, float]:

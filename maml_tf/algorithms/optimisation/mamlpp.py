@@ -46,6 +46,7 @@ class MAMLPlusPlus(MAML):
       meta_lr_end: of the outer rate, at the last iteration; None: it is constant.
     """
 
+    steps_in_evaluation = None
     heeds = tuple(
         name
         for name in MAML.heeds
@@ -83,7 +84,6 @@ class MAMLPlusPlus(MAML):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'MAMLPlusPlus':
         """Returns the learner that the command line describes, with the authors' network."""
-        steps = flags.num_updates or INNER_STEPS
         objective = problem.objective
         changes = {'head': 'flatten', 'negative_slope': 0.01}
         if flags.norm == 'batch_norm':
@@ -98,14 +98,14 @@ class MAMLPlusPlus(MAML):
             step_norms=flags.mamlpp_step_norms,
             first_order_iterations=flags.mamlpp_first_order_iterations,
             meta_lr_end=flags.mamlpp_meta_lr_end,
-            **cls.arguments_of(flags, problem, inner_steps=steps, evaluation_steps=steps),
+            **cls.arguments_of(flags, problem, INNER_STEPS),
         )
 
     @classmethod
     def tiny(cls) -> tuple['MAMLPlusPlus', EpisodeSpec]:
         spec = EpisodeSpec(way=3, shot=2, query=2)
         network = FullyConnected((8, 8, 1), spec.way, (32,), 'batch_norm', scale=True)
-        own = {'inner_steps': 2, 'evaluation_steps': 2, 'multi_step_iterations': 300}
+        own = {'inner_steps': 2, 'multi_step_iterations': 300}
         return cls(network, MeanClassification(), inner_lr=0.3, **own), spec
 
     # Weights that differ by step.

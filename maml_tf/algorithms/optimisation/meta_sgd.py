@@ -23,6 +23,7 @@ class MetaSGD(MAML):
     Raises: ArgumentError where low is above high or either is no finite number.
     """
 
+    steps_in_evaluation = None  # The rates are learnt for so many.
     heeds = tuple(name for name in MAML.heeds if name not in ('update_lr', 'train_update_lr'))
 
     def __init__(
@@ -53,8 +54,7 @@ class MetaSGD(MAML):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'MetaSGD':
         rates = flags.meta_sgd_rate_from, flags.meta_sgd_rate_to
-        steps = flags.num_updates or 1  # The rates are learnt for so many.
-        arguments = cls.arguments_of(flags, problem, evaluation_steps=steps)
+        arguments = cls.arguments_of(flags, problem)
         return cls(problem.network(), problem.objective, rates=rates, **arguments)
 
     @classmethod

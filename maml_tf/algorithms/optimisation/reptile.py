@@ -20,7 +20,7 @@ from maml_tf.ops.shapes import sizes
 from maml_tf.training.phases import OuterLoop, Phase, Update
 from maml_tf.update_rules import AdamWithoutMomentum
 
-INNER_STEPS, EVALUATION_STEPS = 5, 50  # The authors'.
+INNER_STEPS = 5  # The authors'.
 OPTIMIZERS, GRADIENTS = ('adam', 'sgd'), ('all', 'last')
 
 
@@ -56,6 +56,7 @@ class Reptile(GradientLearner):
         *('update_lr', 'num_updates', 'test_num_updates'),
     )
 
+    steps_in_evaluation = 50  # The authors'.
     ordered = True  # Mini-batches take examples by their place.
     evaluation_flags = ('reptile_evaluation_batch',)
     scheduled = True  # Epsilon falls to its end over all iterations.
@@ -67,7 +68,6 @@ class Reptile(GradientLearner):
         inner_lr: float = 1e-3,
         inner_steps: int = INNER_STEPS,
         inner_batch: int = 10,
-        evaluation_steps: int = EVALUATION_STEPS,
         evaluation_batch: int = 5,
         beta_2: float = 0.999,
         outer_step: tuple[float, float] = (1.0, 0.0),
@@ -83,7 +83,6 @@ class Reptile(GradientLearner):
             objective,
             inner_lr=inner_lr,
             inner_steps=inner_steps,
-            evaluation_steps=evaluation_steps,
             **kwargs,
         )
         self.beta_2, self.outer_step = beta_2, tuple(outer_step)
@@ -116,7 +115,7 @@ class Reptile(GradientLearner):
             inner_optimizer=flags.reptile_optimizer,
             gradients=flags.reptile_gradients,
             tail_shots=flags.reptile_tail_shots,
-            **cls.arguments_of(flags, problem, INNER_STEPS, EVALUATION_STEPS) | {'clip': None},
+            **cls.arguments_of(flags, problem, INNER_STEPS) | {'clip': None},
         )
 
     @classmethod
