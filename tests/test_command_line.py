@@ -227,6 +227,30 @@ def test_meta_sgd(tmp_path):
         )
 
 
+RELATIVES = {
+    'anil': '.numstep1.updatelr0.001nonorm.anil',
+    'alpha_maml': '.numstep1.updatelr0.001nonorm.alpha_maml',
+    'bias_transformation': '.numstep1.updatelr0.001nonorm.bias_transformation',
+    'cavia': '.numstep1.updatelr1.0nonorm.cavia',
+    'imaml': '.numstep16.updatelr0.1nonorm.imaml',
+    'mamlpp': '.numstep5.updatelr0.1nonorm.mamlpp.of40',
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', RELATIVES)
+def test_relatives_of_maml(tmp_path, method):
+    """Each trains with its own defaults, and resumes."""
+    command = [*SINUSOID, f'--algorithm={method}', '--test_tasks=48', '--logdir=logs']
+    for iterations in (20, 40):
+        printed = run_here(*command, f'--metatrain_iterations={iterations}', cwd=tmp_path)
+    *_, run = sorted((tmp_path / 'logs').iterdir())
+    assert run.name == f'cls_5.mbs_25.ubs_10{RELATIVES[method]}'
+    results = json.loads((run / 'results.json').read_text())
+    assert results['iteration'] == 40 and np.isfinite(results['mean']).all()
+    assert len(table(printed)) == len(results['mean'])
+
+
 def test_reptile(tmp_path):
     printed = run_here(
         *(*SINUSOID, '--algorithm=reptile', '--metatrain_iterations=300', '--test_tasks=100'),

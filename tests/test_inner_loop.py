@@ -17,7 +17,13 @@ from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.reference import NORMS
 from maml_tf.objectives import Classification, Regression
-from maml_tf.update_rules import AdamWithoutMomentum, GradientDescent, LearntRates
+from maml_tf.update_rules import (
+    AdamWithoutMomentum,
+    GradientDescent,
+    LearntRate,
+    LearntRates,
+    RatesByStep,
+)
 
 ALPHA, TASKS, SIZE = 0.1, 3, 4
 STEP = tf.constant(0, tf.int64)
@@ -71,6 +77,8 @@ def test_meta_gradient_on_quadratics(quadratics, steps, stop_grad):
 RULES = {
     'gradient descent': lambda: GradientDescent(ALPHA),
     'learnt rates': lambda: LearntRates({'w': tf.Variable(np.linspace(0.02, 0.2, SIZE))}),
+    'rates by step': lambda: RatesByStep({'w': tf.Variable([0.02, 0.1, 0.05], dtype='float64')}),
+    'one learnt rate': lambda: LearntRate(tf.Variable(0.07, dtype='float64')),
     'Adam': lambda: AdamWithoutMomentum(ALPHA, moments={'w': tf.Variable(np.full(SIZE, 0.3))}),
 }
 

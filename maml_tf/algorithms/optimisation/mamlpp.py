@@ -199,9 +199,8 @@ class MAMLPlusPlus(MAML):
         end = outer.metatrain_iterations
         rate = outer.meta_lr
         if self.scheduled:
-            rate = keras.optimizers.schedules.CosineDecay(
-                rate, max(end, 1), alpha=self.meta_lr_end / rate
-            )
+            least = self.meta_lr_end / rate if rate else 1.0
+            rate = keras.optimizers.schedules.CosineDecay(rate, max(end, 1), alpha=least)
         optimizer, phases = adam(rate), []
         cuts = {0, self.multi_step_iterations, self.first_order_iterations}
         starts = sorted(cut for cut in cuts if cut < max(end, 1))
