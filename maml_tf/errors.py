@@ -1,6 +1,6 @@
 """Errors that a user can mend."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class UserError(ValueError):
@@ -27,3 +27,9 @@ class ArgumentError(UserError):
     def _message(self, name: str) -> str:
         shown = name if self.value is None else f'{name}={self.value}'
         return f'{shown}: {self.reason}'
+
+
+def check_one_of(argument: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ArgumentError for a value that is none of the choices."""
+    if value not in choices:
+        raise ArgumentError(argument, repr(value), f'one of {", ".join(choices)}')

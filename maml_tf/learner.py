@@ -50,6 +50,7 @@ class Learner(Configured, KerasSteps, keras.Model):
     evaluation_steps = 0
     # The rate of these steps in training, which the reference's names of runs and files say.
     inner_lr = 1e-3
+    evaluation_lr = 1e-3  # the same of evaluation
     # Flags of this method alone that act in evaluation only: a trained run may change them.
     evaluation_flags: tuple[str, ...] = ()
     # Whether training's schedule depends on its length, so that a longer run is another run.

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from command import ROOT
 
-from maml_tf.commands.compare import compare, main, scores
+from maml_tf.commands.compare import main
 from maml_tf.errors import UserError
 from maml_tf.evaluation import report
+from maml_tf.evaluation.comparison import compare, scores
 from maml_tf.objectives import ACCURACY, SQUARED_ERROR, Axis
 
 RNG = np.random.default_rng(0)

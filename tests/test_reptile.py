@@ -125,6 +125,7 @@ def test_later_iterations_from_any_moments(iteration):
     for moment in learner.moments.values():
         moment.assign(rng.random(moment.shape))
     task = random_task(rng)
+    learner.steps_taken.assign(iteration * STEPS)
     expected = oracle.reptile(
         values(learner.meta_weights),
         values(learner.moments),

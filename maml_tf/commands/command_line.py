@@ -191,9 +191,12 @@ def check_same_model(flags, recorded: Mapping[str, str]) -> None:
     ):
         value = flags[name].value
         now = None if value is None else str(value)
-        if recorded and recorded.get(name) != now:
+        # A run may be older than a flag; then it did what the default does.
+        default = flags[name].default
+        then = recorded.get(name, None if default is None else str(default))
+        if recorded and then != now:
             raise UserError(
                 f'--{name}={now}: the run in --logdir={flags.logdir} has '
-                f'--{name}={recorded.get(name)}. '
+                f'--{name}={then}. '
                 'Name another --logdir, or give the flag as it was'
             )

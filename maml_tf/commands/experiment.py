@@ -68,7 +68,7 @@ def build(flags) -> Experiment:
     Raises: UserError where it describes nothing that can be run.
     """
     command_line.check(flags)
-    _check_exports(flags)
+    _check_outputs(flags)
     row = SOURCES[flags.datasource]
     source = row.load(flags)
     problem = problem_of(flags, source)
@@ -119,14 +119,19 @@ def problem_of(flags, source: EpisodeSource | None = None) -> Problem:
     )
 
 
-def _check_exports(flags) -> None:
-    """Raises UserError where an export could not be written, before hours of training."""
+def _check_outputs(flags) -> None:
+    """Raises UserError where the end could not be as asked for, before hours of training."""
     paths = [name for name in ('export_dir', 'export_embedding_dir') if flags[name].value]
     for name in paths:
         check_new(flags[name].value, name)
     if paths and flags.ensemble > 1:
         raise UserError(
             f'--{paths[0]}={flags[paths[0]].value}: exports one checkpoint; leave out '
+            f'--ensemble={flags.ensemble}'
+        )
+    if flags.ensemble > 1 and flags.test_iter != -1:
+        raise UserError(
+            f'--test_iter={flags.test_iter}: picks one checkpoint; leave out '
             f'--ensemble={flags.ensemble}'
         )
     if flags.ensemble > 1 and flags.init_from and not flags.train:

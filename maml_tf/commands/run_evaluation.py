@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from maml_tf import inner_loop
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
 from maml_tf.episodes import manifest
@@ -33,7 +32,10 @@ def run_evaluation(experiment: Experiment) -> None:
     protocol = _protocol(experiment, tasks)
     if flags.write_tasks:
         manifest.write(flags.write_tasks, tasks, flags.test_tasks, protocol)
-    scores = _scores(experiment, tasks)
+    members = _members(experiment)
+    if members:
+        origin = f'the mean of iterations {", ".join(map(str, members))}'
+    scores = _scores(experiment, tasks, members)
     axis = learner.axis(scores.shape[1])
     spec = experiment.problem.evaluation
     way = f'{spec.way}-way ' if experiment.row.classification else ''
@@ -50,8 +52,9 @@ def run_evaluation(experiment: Experiment) -> None:
         command_line.as_dict(flags),
         command_line.flagfile_of(sys.argv[1:]),
     )
-    _, rate = inner_loop.rates(flags, learner.inner_lr)
-    report.write(directory.path, scores, results, flags.update_batch_size, rate)
+    if members:
+        results['ensemble'] = members
+    report.write(directory.path, scores, results, flags.update_batch_size, learner.evaluation_lr)
     _draw(experiment, scores, tasks, f'{way}{spec.shot}-shot')
     print(f'Pictures and results.json: {directory.path}')
     _export(experiment, iteration)
@@ -69,25 +72,34 @@ def evaluation_tasks(experiment: Experiment) -> Draw:
     return tasks
 
 
-def _scores(experiment: Experiment, tasks: Draw) -> np.ndarray:
-    """Returns the scores [tasks, entries] of the loaded checkpoint, or of an ensemble."""
-    flags, directory, learner = experiment.flags, experiment.directory, experiment.learner
+def _members(experiment: Experiment) -> list[int]:
+    """Returns the iterations of the checkpoints that --ensemble asks for; [] where it asks for
+    none. Raises UserError where too few were kept."""
+    flags, directory = experiment.flags, experiment.directory
     if flags.ensemble == 1:
-        return evaluator(experiment, tasks)(flags.test_tasks)
-    iterations = directory.among_best()
-    if len(iterations) < flags.ensemble:
+        return []
+    scores = directory.among_best()
+    if len(scores) < flags.ensemble:
         raise UserError(
-            f'--ensemble={flags.ensemble}: {directory.path} has kept {len(iterations)} checkpoints '
+            f'--ensemble={flags.ensemble}: {directory.path} has kept {len(scores)} checkpoints '
             'for it; train with this flag, and at least as many validations'
         )
-    sign = -1 if learner.metric.higher_is_better else 1
-    best = sorted(iterations, key=lambda i: (sign * iterations[i], i))[: flags.ensemble]
-    members = [functools.partial(directory.restore_among_best, i) for i in best]
-    spec = experiment.problem.evaluation
+    sign = -1 if experiment.learner.metric.higher_is_better else 1
+    best = sorted(scores, key=lambda iteration: (sign * scores[iteration], iteration))
+    return sorted(best[: flags.ensemble])
+
+
+def _scores(experiment: Experiment, tasks: Draw, members: list[int]) -> np.ndarray:
+    """Returns the scores [tasks, entries] of the loaded checkpoint, or of an ensemble."""
+    flags, learner, spec = experiment.flags, experiment.learner, experiment.problem.evaluation
+    if not members:
+        return evaluator(experiment, tasks)(flags.test_tasks)
+    restore = experiment.directory.restore_among_best
+    loads = [functools.partial(restore, iteration) for iteration in members]
     chunk = evaluate.chunk(spec)
     at_once = learner.share(chunk, spec)
-    scores = ensemble_scores(learner, members, tasks, flags.test_tasks, chunk, at_once)
-    _load(experiment)  # The pictures are of the checkpoint that was asked for.
+    scores = ensemble_scores(learner, loads, tasks, flags.test_tasks, chunk, at_once)
+    _load(experiment)  # Pictures of single tasks are of the last checkpoint.
     return scores
 
 

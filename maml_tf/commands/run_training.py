@@ -40,6 +40,12 @@ def run_training(experiment: Experiment) -> None:
         )
     validate = _validator(experiment)
     evaluation_tasks(experiment)
+    every = row.validate_every or 1
+    if experiment.iterations // every < flags.ensemble and validate is not None:
+        raise UserError(
+            f'--ensemble={flags.ensemble}: {experiment.iterations} iterations have '
+            f'{experiment.iterations // every} validations, one every {every}, to choose from'
+        )
     if flags.ensemble > 1 and validate is None:
         raise UserError(
             f'--ensemble={flags.ensemble}: the best checkpoints are chosen by validation, and '

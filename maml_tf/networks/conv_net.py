@@ -6,9 +6,9 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from maml_tf.errors import ArgumentError
+from maml_tf.errors import ArgumentError, check_one_of
 from maml_tf.networks.network import CONTEXT
-from maml_tf.networks.reference import Initializers, ReferenceNetwork, check_one_of
+from maml_tf.networks.reference import Initializers, ReferenceNetwork
 from maml_tf.ops import layers
 from maml_tf.ops.pooling import Padding
 

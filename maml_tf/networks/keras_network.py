@@ -67,6 +67,7 @@ class KerasNetwork(Network):
         self._variables = {_name(i, v): v for i, v in enumerate(variables)}
         of_norms = self._names(_normalisation_variables(self.model))
         of_head = self._names(_last_variables(self.model))
+        self._norms = of_norms
         self._adapted = adapted or (lambda name: name not in of_norms)
         self._is_head = is_head or (lambda name: name in of_head)
 
@@ -107,6 +108,9 @@ class KerasNetwork(Network):
 
     def adapted(self, name: str) -> bool:
         return self._adapted(name)
+
+    def is_norm(self, name: str) -> bool:
+        return name in self._norms
 
     def is_head(self, name: str) -> bool:
         return self._is_head(name)

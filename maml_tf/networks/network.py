@@ -51,6 +51,11 @@ class Network(Configured, abc.ABC):
     def adapted(self, name: str) -> bool:
         """Tells whether an inner loop changes this weight; if not, only the outer loop does."""
 
+    def is_norm(self, name: str) -> bool:
+        """Tells whether this weight is an offset or a scale of a normalisation."""
+        del name
+        return False
+
     @abc.abstractmethod
     def is_head(self, name: str) -> bool:
         """Tells whether this weight belongs to the head."""

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.errors import ArgumentError
+from maml_tf.errors import ArgumentError, check_one_of
 from maml_tf.networks.encoders import torch_default
 from maml_tf.networks.network import CONTEXT, Network
 from maml_tf.ops import layers
@@ -80,7 +80,10 @@ class ReferenceNetwork(Network):
 
     def adapted(self, name: str) -> bool:
         """Tells whether the inner loop changes this weight: all but the normalisation variables."""
-        return not name.startswith('norm')
+        return not self.is_norm(name)
+
+    def is_norm(self, name: str) -> bool:
+        return name.startswith('norm')
 
     def _layer_initializers(self, kernel, bias, shape, reference):
         """The weights of a layer, by these names; `reference`: how the authors start its kernel."""
@@ -128,10 +131,21 @@ class ReferenceNetwork(Network):
         return tf.nn.relu(x)
 
 
-def check_one_of(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ArgumentError for a value that is none of the choices."""
-    if value not in choices:
-        raise ArgumentError(argument, repr(value), f'one of {", ".join(choices)}')
+def check_has_context(network: Network) -> None:
+    """Raises ArgumentError for a network without a vector that methods could adapt."""
+    if CONTEXT not in network.construct_weights(0):
+        reason = f'has no weight {CONTEXT!r} to adapt; give it joined=5, for example'
+        raise ArgumentError('network', type(network).__name__, reason)
+
+
+def check_keeps_context(norm: str) -> None:
+    """Raises ArgumentError for a normalisation that takes a joined vector away again."""
+    if norm == 'batch_norm':
+        reason = (
+            'takes away what a vector adds alike to all examples of a task, in a fully connected '
+            'network; layer_norm or None keep it'
+        )
+        raise ArgumentError('norm', norm, reason)
 
 
 def _dtype(name):

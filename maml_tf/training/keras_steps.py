@@ -17,7 +17,8 @@ class KerasSteps:
         learner.fit(source.dataset(spec, meta_batch_size=25), steps_per_epoch=1000, epochs=10)
 
     An element of the dataset is a Task. An iteration of `fit` is that of the command line's
-    meta-training: for the same seed it gives the same numbers. The loss and the metric are the
+    meta-training: for the same seed it gives the same numbers, but of methods whose training is
+    more than one phase with one rate. The loss and the metric are the
     learner's own.
     """
 
@@ -38,18 +39,22 @@ class KerasSteps:
         kwargs['jit_compile'] = False
         super().compile(optimizer=optimizer or self.outer_optimizer(), **kwargs)
         self.optimizer.build(self.trainable_variables)
-        # Held by an object that Keras does not look into: these are no variables of the learner.
+        # Held by objects that Keras does not look into: these are no variables of the learner.
         self._means = types.SimpleNamespace(of={})
+        self._own_optimizer = optimizer is None
 
     def get_compile_config(self) -> dict | None:
         """Returns what a `.keras` file keeps of `compile`; None: it was not called."""
         if not self.compiled:
             return None
-        return {'optimizer': keras.saving.serialize_keras_object(self.optimizer)}
+        # The method makes its own anew: its rate may be one of the learner's variables.
+        given = None if self._own_optimizer else self.optimizer
+        return {'optimizer': keras.saving.serialize_keras_object(given)}
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as the saved learner was."""
-        self.compile(keras.saving.deserialize_keras_object(config['optimizer']))
+        optimizer = config['optimizer']
+        self.compile(optimizer and keras.saving.deserialize_keras_object(optimizer))
 
     def fit(self, x: tf.data.Dataset, **kwargs) -> keras.callbacks.History:
         """Trains; x: a dataset of meta-batches. kwargs: keras.Model.fit's.

@@ -70,6 +70,7 @@ class Phase:
     op: (drawn, step) -> log, a whole iteration of another kind, in place of `gradients` and
       `optimizer` (a trust region, for example). It is not divided over shares or replicas.
     title: what its lines on the screen begin with.
+    first: the number that its lines count from, where it goes on from another phase.
     """
 
     name: str
@@ -79,10 +80,13 @@ class Phase:
     draws: Spec
     op: Callable[[Any, tf.Tensor], dict[str, tf.Tensor]] | None = None
     title: str = 'Iteration'
+    first: int = 0
 
 
 def adam(
-    meta_lr: float, halve_every: int | None = None, epsilon: float = 1e-8
+    meta_lr: float | Callable[[], tf.Tensor],
+    halve_every: int | None = None,
+    epsilon: float = 1e-8,
 ) -> keras.optimizers.Optimizer:
     """Returns TF1's Adam, whose epsilon is 1e-8 where Keras' default is 1e-7.
 

@@ -93,7 +93,9 @@ def train(
             bar.update(count)
             if end % schedule.print_every == 0:
                 row, scores = mean.take(), []
-                bar.write(_line(phase, end - phase_start, row, metric), file=sys.stdout)
+                bar.write(
+                    _line(phase, phase.first + end - phase_start, row, metric), file=sys.stdout
+                )
                 if validate and schedule.validate_every and end % schedule.validate_every == 0:
                     scores = validate()
                     bar.write(

@@ -1,12 +1,11 @@
 """Bias transformation (Finn, Yu et al., CoRL 2017, arXiv 1709.04905, section 4)."""
 
-from maml_tf.algorithms.optimisation.cavia import check_keeps_context
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.errors import ArgumentError
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.networks.network import CONTEXT, Network
+from maml_tf.networks.network import Network
+from maml_tf.networks.reference import check_has_context, check_keeps_context
 from maml_tf.objectives import Classification, Objective
 
 
@@ -24,9 +23,7 @@ class BiasTransformation(MAML):
     """
 
     def __init__(self, network: Network, objective: Objective, *args, **kwargs):
-        if CONTEXT not in network.construct_weights(0):
-            reason = 'has no vector to adapt; give it joined=10, for example'
-            raise ArgumentError('network', type(network).__name__, reason)
+        check_has_context(network)
         super().__init__(network, objective, *args, **kwargs)
 
     @classmethod

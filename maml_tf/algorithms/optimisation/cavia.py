@@ -3,10 +3,10 @@
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.errors import ArgumentError
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import CONTEXT, Network
+from maml_tf.networks.reference import check_has_context, check_keeps_context
 from maml_tf.objectives import MeanClassification, Objective
 
 CLIP = 10.0  # The authors'.
@@ -18,8 +18,8 @@ class CAVIA(MAML):
     theta <- Adam(grad_theta mean_i L_query(phi_i', theta)).
 
     The context enters a fully connected network beside its inputs, a convolutional one by FiLM
-    (networks/conv_net.py). On the sinusoid the authors clip the gradient of each task; here that of
-    the meta-batch is clipped, as they do on images.
+    (networks/conv_net.py). On the sinusoid the authors clip the gradient of each task; here it is
+    that of the meta-batch (`clip`), as they do on images.
 
     Args: MAML's, and
       network: has a weight `context`.
@@ -28,11 +28,17 @@ class CAVIA(MAML):
 
     steps_in_evaluation = None
 
-    def __init__(self, network: Network, objective: Objective, inner_lr: float = 1.0, **kwargs):
-        if CONTEXT not in network.construct_weights(0):
-            reason = 'has no context; give it film=100 or joined=5, for example'
-            raise ArgumentError('network', type(network).__name__, reason)
-        super().__init__(network, objective, inner_lr, **kwargs)
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        inner_lr: float = 1.0,
+        inner_steps: int = 1,
+        clip: float | None = CLIP,
+        **kwargs,
+    ):
+        check_has_context(network)
+        super().__init__(network, objective, inner_lr, inner_steps, clip=clip, **kwargs)
 
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'CAVIA':
@@ -42,14 +48,15 @@ class CAVIA(MAML):
         arguments = cls.arguments_of(flags, problem, steps) | cls.rates_of(flags, 1.0)
         size = flags.cavia_context
         if isinstance(problem.network(), ConvNet):
-            scale = flags.norm == 'batch_norm'
-            changes = {'film': size or 100, 'start': 'he', 'scale': scale, 'head': 'flatten'}
+            changes = {'film': size or 100, 'start': 'he', 'head': 'flatten'}
+            if flags.norm == 'batch_norm':
+                changes |= {'scale': True, 'epsilon': 1e-5}
         else:
             check_keeps_context(flags.norm)
             changes = {'joined': size or 5, 'start': 'torch'}
         objective = MeanClassification() if classification else problem.objective
         if flags.clip is None:
-            arguments['clip'] = CLIP
+            del arguments['clip']  # The authors' own.
         return cls(problem.network(**changes), objective, **arguments)
 
     @classmethod
@@ -65,16 +72,6 @@ class CAVIA(MAML):
     def learns(self, name: str) -> bool:
         """Says that all but the context is learnt: every task starts from zero."""
         return name != CONTEXT
-
-
-def check_keeps_context(norm: str) -> None:
-    """Raises ArgumentError for a normalisation that takes a joined vector away again."""
-    if norm == 'batch_norm':
-        reason = (
-            'takes away what a vector adds alike to all examples of a task, in a fully connected '
-            'network; layer_norm or None keep it'
-        )
-        raise ArgumentError('norm', norm, reason)
 
 
 def define_flags(flags) -> None:

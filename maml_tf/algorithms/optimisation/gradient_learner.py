@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.errors import ArgumentError
 from maml_tf.inner_loop import (
     InnerProblem,
     adapt_in_graph,
@@ -65,7 +66,10 @@ class GradientLearner(Learner):
     ):
         super().__init__(objective, **kwargs)
         self.network = network
+        if inner_steps < 1:
+            raise ArgumentError('inner_steps', inner_steps, 'at least 1')
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
+        self.evaluation_lr = inner_lr
         own = self.steps_in_evaluation or inner_steps
         self.evaluation_steps = own if evaluation_steps is None else evaluation_steps
         self.transductive, self._tasks_at_once = transductive, tasks_at_once

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import keras
 import tensorflow as tf
 
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.errors import ArgumentError
 from maml_tf.inner_loop import InnerProblem, adapt_in_graph, rates
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
@@ -28,13 +30,18 @@ class IMAML(GradientLearner):
     taken, so the memory does not depend on the number of inner steps. All weights of the network
     adapt, those of its normalisations too.
 
+    The network of the command line starts as PyTorch's layers do; the authors start theirs by
+    Glorot's distribution widened by 1.73, with biases U(0, 0.05).
+
     The authors' released code differs (`released`): plain steps on L_support, then one step on the
     proximal term, which it leaves out in evaluation; the matrix 2 I + H / (lambda + 10); and in
     Adam an epsilon of 1e-3.
 
     Args: GradientLearner's, and
       regularisation: lambda.
-      cg_steps: of the conjugate gradients; 0: the gradient of the queries is taken itself.
+      evaluation_lr: the inner rate in evaluation; None: that of training.
+      cg_steps: of the conjugate gradients; 0, and with `released` 1, too: no system is solved, and
+        the gradient of the queries is the meta-gradient.
       released: as the released code does it.
     """
 
@@ -54,8 +61,11 @@ class IMAML(GradientLearner):
         **kwargs,
     ):
         super().__init__(network, objective, inner_lr, inner_steps, **kwargs)
+        if regularisation <= 0:
+            raise ArgumentError('regularisation', regularisation, 'above 0')
         self.regularisation, self.cg_steps, self.released = regularisation, cg_steps, released
         if evaluation_lr is not None:
+            self.evaluation_lr = evaluation_lr
             self.evaluation_rule = GradientDescent(evaluation_lr)
 
     @classmethod
@@ -63,8 +73,11 @@ class IMAML(GradientLearner):
         """Returns the learner that the command line describes, with the authors' network."""
         objective = problem.objective
         training, evaluation = rates(flags, INNER_LR)
+        changes = {'head': 'flatten', 'start': 'torch'}
+        if flags.norm == 'batch_norm':
+            changes |= {'scale': True, 'epsilon': 1e-5}
         return cls(
-            problem.network(scale=flags.norm == 'batch_norm', head='flatten', start='torch'),
+            problem.network(**changes),
             MeanClassification() if objective.classification else objective,
             inner_lr=training,
             evaluation_lr=evaluation,
@@ -134,6 +147,10 @@ class IMAML(GradientLearner):
         optimizer = adam(outer.meta_lr, outer.halve_every, RELEASED_EPSILON)
         return [dataclasses.replace(phase, optimizer=optimizer) for phase in super().phases(outer)]
 
+    def outer_optimizer(self) -> keras.optimizers.Optimizer:
+        """Returns Adam, with the epsilon of the released code where that is asked for."""
+        return adam(1e-3, epsilon=RELEASED_EPSILON) if self.released else super().outer_optimizer()
+
     def _distance(self, weights: Tensors, start: Tensors) -> tf.Tensor:
         """Returns (lambda / 2) |phi - theta|^2, [tasks]."""
         squares = (
@@ -144,7 +161,8 @@ class IMAML(GradientLearner):
 
     def _implicit(self, task: Task, fast_weights: Tensors, goal: Tensors) -> Tensors:
         """Solves (I + H / lambda) x = goal for each task."""
-        if self.cg_steps <= self.released:  # The released code takes more than one step, or none.
+        least = 2 if self.released else 1  # The released code takes more than one step, or none.
+        if self.cg_steps < least:
             return goal
         problem = super().inner_problem(
             task.support_x, task.support_y, task.support_mask, task.key, self.inner_steps
@@ -181,7 +199,8 @@ def define_flags(flags) -> None:
     flags.DEFINE_integer(
         'imaml_cg_steps',
         5,
-        'imaml: steps of the conjugate gradients; 0: the gradient of the queries itself',
+        'imaml: steps of the conjugate gradients; 0, and with --imaml_released 1: the gradient of '
+        'the queries itself',
         lower_bound=0,
     )
     flags.DEFINE_bool('imaml_released', False, "imaml: as the authors' released code does it")

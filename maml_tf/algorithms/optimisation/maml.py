@@ -49,6 +49,7 @@ class MAML(GradientLearner):
         super().__init__(network, objective, inner_lr, inner_steps, **kwargs)
         self.stop_grad, self.rematerialise = stop_grad, rematerialise
         if evaluation_lr is not None:
+            self.evaluation_lr = evaluation_lr
             self.evaluation_rule = GradientDescent(evaluation_lr)
 
     @classmethod
@@ -80,24 +81,33 @@ class MAML(GradientLearner):
     def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the query loss after the inner steps; logs the support loss before them, too."""
         problem = self.inner_problem_of(task, self.inner_steps, training=True)
-        support_outputs, fast_weights = self.take_steps(problem, self.stop_grad)
+        support_outputs, path = self.take_steps(problem, self.stop_grad)
         _, before = self.support_loss_and_log(task, support_outputs)
-        weights = problem.others | fast_weights
+        weights = problem.others | path[-1]
         outputs = self.forward(task.query_x, weights, self.inner_steps - 1)
         loss, after, _ = self.query_loss(task, outputs)
         return Loss(loss, before | after)
 
-    def take_steps(self, problem: InnerProblem, stop_grad: bool) -> tuple[tf.Tensor, Tensors]:
-        """Returns (support outputs before the inner steps, fast weights after them).
+    def take_steps(
+        self, problem: InnerProblem, stop_grad: bool, every: bool = False
+    ) -> tuple[tf.Tensor, list[Tensors]]:
+        """Takes the inner steps of training, which a tape sees through.
 
-        A tape sees through the steps.
+        Returns (support outputs before them, the fast weights after each of them; after the last
+        alone, unless `every`).
         """
-        if self.rematerialise:
-            _, support_outputs = problem.loss(problem.weights, 0, problem.others)
-            fast_weights, _ = rematerialised_inner_loop(problem, self.inner_steps, stop_grad)
-            return support_outputs, fast_weights
-        adaptation = inner_loop(problem, self.inner_steps, stop_grad)
-        return adaptation.support_outputs[0], adaptation.fast_weights[-1]
+        steps = self.inner_steps
+        if not self.rematerialise:
+            adaptation = inner_loop(problem, steps, stop_grad)
+            path = adaptation.fast_weights[1:]
+            return adaptation.support_outputs[0], path if every else path[-1:]
+        _, support_outputs = problem.loss(problem.weights, 0, problem.others)
+        path, at_once = [], 1 if every else steps
+        for first in range(0, steps, at_once):
+            fast_weights, slots = rematerialised_inner_loop(problem, at_once, stop_grad, first)
+            problem = problem._replace(weights=fast_weights, slots=slots)
+            path.append(fast_weights)
+        return support_outputs, path
 
     def pretrain_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the support loss before any update."""

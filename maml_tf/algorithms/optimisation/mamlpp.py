@@ -9,12 +9,12 @@ import tensorflow as tf
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
-from maml_tf.inner_loop import InnerProblem, inner_loop, rates, stack_over_tasks
+from maml_tf.errors import UserError
+from maml_tf.inner_loop import rates, stack_over_tasks
 from maml_tf.learner import State
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
 from maml_tf.objectives import MeanClassification, Objective
-from maml_tf.rematerialise import rematerialised_inner_loop
 from maml_tf.training.phases import Loss, OuterLoop, Phase, Update, adam
 from maml_tf.update_rules import RatesByStep, Tensors
 
@@ -31,7 +31,7 @@ class MAMLPlusPlus(MAML):
     - Norms: each step has its own offsets and scales. Statistics are always those of the batch, so
       the authors' running statistics for each step play no part.
     - Order: the first iterations may be first-order.
-    - Schedule: the outer rate falls along a cosine.
+    - Schedule: the outer rate falls along a cosine, at every iteration.
 
     The authors' code allocates rates for one step more, which no loss reaches. Their released
     settings have second order from the start, and so has this by default. `fit` takes no
@@ -108,6 +108,21 @@ class MAMLPlusPlus(MAML):
         own = {'inner_steps': 2, 'multi_step_iterations': 300}
         return cls(network, MeanClassification(), inner_lr=0.3, **own), spec
 
+    @classmethod
+    def check_flags(cls, flags) -> None:
+        """Raises UserError for switches that contradict each other."""
+        super().check_flags(flags)
+        if flags.mamlpp_meta_lr_end > flags.meta_lr:
+            raise UserError(
+                f'--mamlpp_meta_lr_end={flags.mamlpp_meta_lr_end}: the rate falls to it from '
+                f'--meta_lr={flags.meta_lr}; no more than that'
+            )
+        if flags.stop_grad and flags.mamlpp_first_order_iterations:
+            raise UserError(
+                f'--mamlpp_first_order_iterations={flags.mamlpp_first_order_iterations}: with '
+                '--stop_grad all iterations are first-order'
+            )
+
     # Weights that differ by step.
 
     def starting_weights(self, seed: int) -> dict[str, np.ndarray]:
@@ -135,7 +150,7 @@ class MAMLPlusPlus(MAML):
         return state | stack_over_tasks(of_step, tf.shape(support_x)[0])
 
     def _by_step(self, name: str) -> bool:
-        return self.step_norms and not self.network.adapted(name)
+        return self.step_norms and self.network.is_norm(name)
 
     # The multi-step loss.
 
@@ -159,18 +174,12 @@ class MAMLPlusPlus(MAML):
 
     def _loss(self, task: Task, step: tf.Tensor, multi_step: bool, stop_grad: bool) -> Loss:
         problem = self.inner_problem_of(task, self.inner_steps, training=True)
-        if multi_step:
-            support_outputs, path = self._trajectory(problem, stop_grad)
-        else:
-            support_outputs, last = self.take_steps(problem, stop_grad)
-            path = [last]
+        support_outputs, path = self.take_steps(problem, stop_grad, every=multi_step)
         _, before = self.support_loss_and_log(task, support_outputs)
-        first = self.inner_steps - len(path)
+        steps = range(self.inner_steps) if multi_step else [self.inner_steps - 1]
         losses = [
-            self.query_loss(
-                task, self.forward(task.query_x, problem.others | fast_weights, first + taken)
-            )
-            for taken, fast_weights in enumerate(path)
+            self.query_loss(task, self.forward(task.query_x, problem.others | fast_weights, step))
+            for step, fast_weights in zip(steps, path, strict=True)
         ]
         value = losses[-1].value
         if multi_step:
@@ -178,21 +187,6 @@ class MAMLPlusPlus(MAML):
                 self.step_weights(step), tf.stack([loss.value for loss in losses]), 1
             )
         return Loss(value, before | losses[-1].log)
-
-    def _trajectory(
-        self, problem: InnerProblem, stop_grad: bool
-    ) -> tuple[tf.Tensor, list[Tensors]]:
-        """Returns (support outputs before the steps, the fast weights after each of them)."""
-        if not self.rematerialise:
-            adaptation = inner_loop(problem, self.inner_steps, stop_grad)
-            return adaptation.support_outputs[0], adaptation.fast_weights[1:]
-        _, support_outputs = problem.loss(problem.weights, 0, problem.others)
-        path = []
-        for step in range(self.inner_steps):
-            fast_weights, slots = rematerialised_inner_loop(problem, 1, stop_grad, first=step)
-            problem = problem._replace(weights=fast_weights, slots=slots)
-            path.append(fast_weights)
-        return support_outputs, path
 
     def phases(self, outer: OuterLoop) -> list[Phase]:
         """Returns a phase for each stretch whose iterations are alike; they share one Adam."""
@@ -212,7 +206,8 @@ class MAMLPlusPlus(MAML):
                 stop_grad=self.stop_grad or start < self.first_order_iterations,
             )
             name = f'metatrain_from_{start}' if start else 'metatrain'
-            phases.append(Phase(name, stop - start, gradients, optimizer, outer.spec))
+            phase = Phase(name, stop - start, gradients, optimizer, outer.spec, first=start)
+            phases.append(phase)
         return phases
 
     def _gradients(

@@ -10,11 +10,10 @@ from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.pool import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
-from maml_tf.errors import ArgumentError
+from maml_tf.errors import ArgumentError, check_one_of
 from maml_tf.inner_loop import InnerProblem, inner_loop, rates
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.networks.reference import check_one_of
 from maml_tf.objectives import Classification, Objective
 from maml_tf.ops.shapes import sizes
 from maml_tf.training.phases import OuterLoop, Phase, Update
@@ -154,7 +153,8 @@ class Reptile(GradientLearner):
         if not steps:
             return problem
         tasks, examples, *_ = sizes(support_x)
-        order, last = self._order(key, examples, support_y.shape[-1], size, steps, training)
+        way = support_y.shape[-1] if self.objective.classification else 1
+        order, last = self._order(key, examples, way, size, steps, training)
         per_class = self._shots(support_y)
 
         def loss(fast_weights, step, shared):
@@ -169,8 +169,9 @@ class Reptile(GradientLearner):
     def meta_gradients(self, task: Task, step: tf.Tensor) -> Update:
         """Returns theta - mean_i theta_i, and the moments' means as the state."""
         problem = self.inner_problem_of(task, self.inner_steps, training=True)
-        before = tf.cast(step * self.inner_steps, self.compute_dtype)
+        del step
         if self.moments:
+            before = tf.convert_to_tensor(self.steps_taken)
             problem = problem._replace(rule=self._adam(before))
         path = inner_loop(problem, self.inner_steps, stop_grad=True)
         start = path.fast_weights[0 if self.gradients == 'all' else -2]
