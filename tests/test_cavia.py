@@ -162,6 +162,7 @@ def test_meta_gradients_of_cavia(norm, regression, steps, stop_grad):
         assert np.abs(expected['w1'] - first_order['w1']).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('context', ['film', 'joined'])
 @pytest.mark.parametrize('max_pool', [False, True])
 @pytest.mark.parametrize('norm', NORMS)
@@ -270,6 +271,7 @@ def test_meta_gradients_of_bias_transformation(norm, regression, stop_grad):
         np.testing.assert_allclose(loss, oracle.meta_loss(*program), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_meta_gradients_of_bias_transformation_on_images():
     """An entry of some weights after two steps, by central differences: the program is slow."""
     network = conv_net('batch_norm', context='joined')

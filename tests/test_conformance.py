@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from relatives import methods
 
 from maml_tf import algorithms
 from maml_tf.algorithms.optimisation.maml import MAML
@@ -92,7 +93,7 @@ class Setting:
         return self.source.tasks('train', spec, seed=1)(0, TASKS)
 
 
-@pytest.fixture(scope='module', params=sorted(LEARNERS))
+@pytest.fixture(scope='module', params=methods(LEARNERS))
 def setting(request):
     return Setting(request.param)
 

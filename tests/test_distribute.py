@@ -1,6 +1,7 @@
 """One and two replicas learn the same. Two logical CPU devices stand for two GPUs; they must be
 made before TensorFlow starts, so the checks have processes of their own."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from command import ROOT, run_maml
+from relatives import RELATIVES, methods
 
 from maml_tf import algorithms
 
@@ -19,11 +21,11 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU')[0],
                                            [tf.config.LogicalDeviceConfiguration()] * 2)
 """
-PROGRAM = TWO_DEVICES + 'import test_distribute; test_distribute.learn_twice(sys.argv[1])'
+PROGRAM = TWO_DEVICES + 'import test_distribute; test_distribute.learn_twice(*sys.argv[1:])'
 
 
-def learn_twice(path):
-    """Takes an iteration of every phase of every method, on one replica and on two.
+def learn_twice(path, *methods):
+    """Takes an iteration of every phase of these methods, on one replica and on two.
 
     Writes {method/phase/replicas/kind/name of the variable or of the log: value} to `path`. The
     kinds: `before` and `after` of a trained variable, `state_before` and `state_after` of another
@@ -78,7 +80,7 @@ def learn_twice(path):
                 values[f'{where}/log/{name}'] = float(value)
             remember(where, 'after')
 
-    for method in METHODS:
+    for method in methods:
         for strategy_name in ('one_device', 'mirrored'):
             learn(method, strategy_name)
         print(method, flush=True)
@@ -98,16 +100,24 @@ def run(program, *arguments, cwd):
 
 @pytest.fixture(scope='module')
 def learnt(tmp_path_factory):
-    """What `learn_twice` writes, of all methods in one process."""
-    path = tmp_path_factory.mktemp('replicas') / 'values.npz'
-    result = run(PROGRAM, str(path), cwd=ROOT / 'tests')
-    assert result.stdout.split() == METHODS, result.stderr[-3000:]
-    return dict(np.load(path))
+    """method -> what `learn_twice` writes; MAML's nearest relatives have a process, all others have
+    another."""
+
+    @functools.cache
+    def of(relatives):
+        names = [method for method in METHODS if (method in RELATIVES) == relatives]
+        path = tmp_path_factory.mktemp('replicas') / 'values.npz'
+        result = run(PROGRAM, str(path), *names, cwd=ROOT / 'tests')
+        assert result.stdout.split() == names, result.stderr[-3000:]
+        return dict(np.load(path))
+
+    return lambda method: of(method in RELATIVES)
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', methods(METHODS))
 def test_two_replicas_learn_what_one_learns(learnt, method):
     """Every variable, trained or assigned, and what is logged."""
+    learnt = learnt(method)
     phases = {key.split('/')[1] for key in learnt if key.startswith(f'{method}/')}
     for phase in phases:
         one, two = (of_run(learnt, f'{method}/{phase}/{replicas}/') for replicas in (1, 2))
@@ -144,10 +154,11 @@ def test_assigned_state_is_compared(learnt):
         'relation': 'moving_',
         'siamese': 'moving_',
     }.items():
-        names = [k for k in learnt if f'{method}/metatrain/1/state_after/' in k and words in k]
+        values = learnt(method)
+        names = [k for k in values if f'{method}/metatrain/1/state_after/' in k and words in k]
         assert names
         for name in names:
-            assert (learnt[name] != learnt[name.replace('after', 'before')]).any(), name
+            assert (values[name] != values[name.replace('after', 'before')]).any(), name
 
 
 def test_command_line(tmp_path):

@@ -196,6 +196,7 @@ def test_one_step_and_no_multi_step_loss():
             oracle.assert_alike(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_convolutional_network():
     """An entry of every variable, by central differences of a program with einsum."""
     network = ConvNet((10, 10, 2), WAY, 3, 'batch_norm', True, pool_padding='same', scale=True)
