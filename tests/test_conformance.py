@@ -207,6 +207,25 @@ def test_keras_file_round_trip(setting, tmp_path):
     np.testing.assert_array_equal(loaded.query_outputs(setting.task), setting.outputs)
 
 
+def test_the_method_s_own_optimizer_round_trip(setting, tmp_path):
+    """Its rate may be one of the learner's variables, of which a file holds no copy."""
+    learner, _ = setting.make()
+    if not learner.trainable_variables:
+        pytest.skip('nothing is trained')
+    learner.compile()
+    for variable in learner.optimizer.variables:
+        variable.assign(variable + tf.cast(1, variable.dtype))
+    learner.save(tmp_path / 'learner.keras')
+    loaded = keras.models.load_model(tmp_path / 'learner.keras')
+    assert type(loaded.optimizer) is type(learner.optimizer)
+    np.testing.assert_array_equal(loaded.optimizer.learning_rate, learner.optimizer.learning_rate)
+    for ours, theirs in zip(loaded.optimizer.variables, learner.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if hasattr(loaded, 'outer_rate'):
+        loaded.outer_rate.assign(0.25)
+        assert float(loaded.optimizer.learning_rate) == 0.25
+
+
 @pytest.mark.parametrize('transductive', [True, False])
 def test_saved_model_round_trip(setting, tmp_path, transductive):
     """Signatures for any number of tasks, shots and queries, and of classes unless the learner
