@@ -40,17 +40,8 @@ def run_training(experiment: Experiment) -> None:
         )
     validate = _validator(experiment)
     evaluation_tasks(experiment)
-    every = row.validate_every or 1
-    if experiment.iterations // every < flags.ensemble and validate is not None:
-        raise UserError(
-            f'--ensemble={flags.ensemble}: {experiment.iterations} iterations have '
-            f'{experiment.iterations // every} validations, one every {every}, to choose from'
-        )
-    if flags.ensemble > 1 and validate is None:
-        raise UserError(
-            f'--ensemble={flags.ensemble}: the best checkpoints are chosen by validation, and '
-            f'--datasource={flags.datasource} with --train_on={flags.train_on} has none'
-        )
+    if flags.ensemble > 1:
+        _check_ensemble(experiment, validate is not None)
     start = _start(experiment)
     if start >= experiment.iterations:
         print(f'Finished: {directory.path} has iteration {start} of {experiment.iterations}.')
@@ -75,6 +66,22 @@ def run_training(experiment: Experiment) -> None:
             validate,
             writer,
             flags.ensemble,
+        )
+
+
+def _check_ensemble(experiment: Experiment, validates: bool) -> None:
+    """Raises UserError where there will be too few validations to choose checkpoints by."""
+    flags, every = experiment.flags, experiment.row.validate_every
+    if not validates:
+        raise UserError(
+            f'--ensemble={flags.ensemble}: the best checkpoints are chosen by validation, and '
+            f'--datasource={flags.datasource} with --train_on={flags.train_on} has none'
+        )
+    validations = experiment.iterations // every
+    if validations < flags.ensemble:
+        raise UserError(
+            f'--ensemble={flags.ensemble}: {experiment.iterations} iterations have {validations} '
+            f'validations, one every {every}, to choose from'
         )
 
 
