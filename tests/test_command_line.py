@@ -232,7 +232,7 @@ RELATIVES = {
     'alpha_maml': '.numstep1.updatelr0.001nonorm.alpha_maml',
     'bias_transformation': '.numstep1.updatelr0.001nonorm.bias_transformation',
     'cavia': '.numstep1.updatelr1.0nonorm.cavia',
-    'imaml': '.numstep16.updatelr0.1nonorm.imaml',
+    'imaml': '.numstep64.updatelr0.002nonorm.imaml',
     'mamlpp': '.numstep5.updatelr0.1nonorm.mamlpp.of40',
 }
 

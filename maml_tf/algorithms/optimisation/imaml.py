@@ -17,7 +17,9 @@ from maml_tf.ops.conjugate_gradients import conjugate_gradients
 from maml_tf.training.phases import OuterLoop, Phase, Update, adam
 from maml_tf.update_rules import GradientDescent, Tensors
 
-INNER_LR, INNER_STEPS = 0.1, 16  # The authors'.
+INNER_LR, INNER_STEPS, LAMBDA = 0.1, 16, 2.0  # The authors', of images.
+# Of regression, which they have not: on the sinusoid larger rates diverge.
+OF_REGRESSION = 0.002, 64, 5.0
 RELEASED_EPSILON = 1e-3  # of Adam, in their code
 
 
@@ -55,7 +57,7 @@ class IMAML(GradientLearner):
         inner_lr: float = INNER_LR,
         inner_steps: int = INNER_STEPS,
         evaluation_lr: float | None = None,
-        regularisation: float = 2.0,
+        regularisation: float = LAMBDA,
         cg_steps: int = 5,
         released: bool = False,
         **kwargs,
@@ -72,7 +74,9 @@ class IMAML(GradientLearner):
     def from_flags(cls, flags, problem: Problem) -> 'IMAML':
         """Returns the learner that the command line describes, with the authors' network."""
         objective = problem.objective
-        training, evaluation = rates(flags, INNER_LR)
+        own = (INNER_LR, INNER_STEPS, LAMBDA) if objective.classification else OF_REGRESSION
+        inner_lr, steps, weight = own
+        training, evaluation = rates(flags, inner_lr)
         changes = {'head': 'flatten', 'start': 'torch'}
         if flags.norm == 'batch_norm':
             changes |= {'scale': True, 'epsilon': 1e-5}
@@ -81,10 +85,10 @@ class IMAML(GradientLearner):
             MeanClassification() if objective.classification else objective,
             inner_lr=training,
             evaluation_lr=evaluation,
-            regularisation=flags.imaml_lambda,
+            regularisation=weight if flags.imaml_lambda is None else flags.imaml_lambda,
             cg_steps=flags.imaml_cg_steps,
             released=flags.imaml_released,
-            **cls.arguments_of(flags, problem, INNER_STEPS),
+            **cls.arguments_of(flags, problem, steps),
         )
 
     @classmethod
@@ -195,7 +199,12 @@ class IMAML(GradientLearner):
 
 def define_flags(flags) -> None:
     """Defines the flags of this method."""
-    flags.DEFINE_float('imaml_lambda', 2.0, 'imaml: weight of the proximal term', lower_bound=1e-6)
+    flags.DEFINE_float(
+        'imaml_lambda',
+        None,
+        'imaml: weight of the proximal term; default: 2 of images, 5 of regression',
+        lower_bound=1e-6,
+    )
     flags.DEFINE_integer(
         'imaml_cg_steps',
         5,
