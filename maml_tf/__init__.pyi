@@ -1,5 +1,9 @@
 """What type checkers see of the package; __init__.py imports these when they are asked for."""
 
+from maml_tf.algorithms.closed_form.head_learner import HeadLearner as HeadLearner
+from maml_tf.algorithms.closed_form.lrd2 import LRD2 as LRD2
+from maml_tf.algorithms.closed_form.metaoptnet import MetaOptNet as MetaOptNet
+from maml_tf.algorithms.closed_form.r2d2 import R2D2 as R2D2
 from maml_tf.algorithms.metric.matching import Matching as Matching
 from maml_tf.algorithms.metric.metric_learner import MetricLearner as MetricLearner
 from maml_tf.algorithms.metric.prototypical import Prototypical as Prototypical
@@ -46,6 +50,8 @@ from maml_tf.learner import Learner as Learner
 from maml_tf.networks.conv_net import ConvNet as ConvNet
 from maml_tf.networks.encoders import conv4 as conv4
 from maml_tf.networks.fully_connected import FullyConnected as FullyConnected
+from maml_tf.networks.image_encoders.r2d2_encoder import r2d2_encoder as r2d2_encoder
+from maml_tf.networks.image_encoders.resnet12 import resnet12 as resnet12
 from maml_tf.networks.keras_network import KerasNetwork as KerasNetwork
 from maml_tf.networks.network import Network as Network
 from maml_tf.objectives import Classification as Classification

@@ -1,5 +1,6 @@
 """The contract of every method: a function f(support set, queries) -> predictions."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +12,10 @@ from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.objectives import Axis, Metric, Objective
 from maml_tf.serialisation.configuration import Configured
 from maml_tf.serialisation.variables import named
+from maml_tf.training import outer_optimizers
 from maml_tf.training.keras_steps import KerasSteps
-from maml_tf.training.phases import Loss, OuterLoop, Phase, Update, adam
+from maml_tf.training.outer_optimizers import OuterOptimizer
+from maml_tf.training.phases import Loss, OuterLoop, Phase, Update
 
 State = dict[str, tf.Tensor]
 
@@ -34,7 +37,9 @@ class Learner(Configured, KerasSteps, keras.Model):
     """
 
     # Shared flags that this method heeds: what it does not heed is refused.
-    heeds: tuple[str, ...] = ('meta_lr', 'meta_lr_halve_every')
+    heeds: tuple[str, ...] = ('meta_lr', *outer_optimizers.FLAGS)
+    # The method's outer optimizer, of which flags may change parts.
+    outer = OuterOptimizer()
     # Whether the number of classes is part of the network: training and evaluation share it.
     fixed_way = False
     # Whether tasks may differ in size, see Task's masks.
@@ -152,20 +157,21 @@ class Learner(Configured, KerasSteps, keras.Model):
         return self.gradients_of(self.meta_loss, task, step)
 
     def phases(self, outer: OuterLoop) -> list[Phase]:
-        """Returns the phases of training, in order; by default meta-training with Adam."""
+        """Returns the phases of training, in order; by default meta-training."""
         return [
             Phase(
                 'metatrain',
                 outer.metatrain_iterations,
                 self.meta_gradients,
-                outer.adam(),
+                outer.optimizer(),
                 outer.spec,
+                weight_decay=outer.weight_decay,
             )
         ]
 
     def outer_optimizer(self) -> keras.optimizers.Optimizer:
-        """Returns the optimizer of `compile` where none is given."""
-        return adam(1e-3)
+        """Returns the optimizer of `compile` where none is given, at a constant rate."""
+        return dataclasses.replace(self.outer, decay_every=None, factors=(), cosine_to=None).make(1)
 
     def clip_gradients(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
         """Bounds the meta-batch's gradients, one per trainable variable, before the step."""

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from maml_tf.errors import ArgumentError
+from maml_tf.ops.masking import NEVER
 from maml_tf.serialisation.configuration import Configured
 
 
@@ -124,7 +126,16 @@ class Classification(Objective):
 
 
 class MeanClassification(Classification):
-    """Softmax cross-entropy averaged over the examples; reported as accuracy."""
+    """Softmax cross-entropy averaged over the examples; reported as accuracy.
+
+    smoothing: the share of each label that is divided among the other classes of the task (Szegedy
+      et al. 2016).
+    """
+
+    def __init__(self, smoothing: float = 0.0):
+        if not 0 <= smoothing < 1:
+            raise ArgumentError('smoothing', smoothing, 'from 0 to below 1')
+        self.smoothing = smoothing
 
     def loss(
         self,
@@ -134,7 +145,16 @@ class MeanClassification(Classification):
         mask: tf.Tensor | None = None,
     ) -> tf.Tensor:
         del shots
+        if self.smoothing:
+            labels = self._smooth(labels, outputs)
         return -_mean(tf.reduce_sum(labels * tf.nn.log_softmax(outputs), axis=-1), mask)
+
+    def _smooth(self, labels, outputs):
+        # A class without support has a logit that makes its probability 0; it gets no share.
+        others = tf.cast(outputs > NEVER / 2, labels.dtype) - labels
+        others *= tf.reduce_sum(labels, axis=-1, keepdims=True)
+        share = tf.math.divide_no_nan(others, tf.reduce_sum(others, axis=-1, keepdims=True))
+        return labels * (1 - self.smoothing) + share * self.smoothing
 
 
 class PairScores(Classification):

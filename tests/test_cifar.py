@@ -19,7 +19,7 @@ from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op
-from maml_tf.training.phases import adam
+from maml_tf.training.outer_optimizers import adam
 
 # The super-classes and their classes as CIFAR-100's authors list them; labels are alphabetical.
 SUPER_CLASSES = {

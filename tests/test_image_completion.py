@@ -20,7 +20,7 @@ from maml_tf.errors import UserError
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op
-from maml_tf.training.phases import adam
+from maml_tf.training.outer_optimizers import adam
 
 HEIGHT, WIDTH, CHANNELS = 5, 7, 3
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 5, HEIGHT, WIDTH, CHANNELS), np.uint8)

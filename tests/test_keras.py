@@ -13,7 +13,8 @@ from maml_tf import EpisodeSpec, FullyConnected, Sinusoid
 from maml_tf.evaluation.evaluate import evaluator
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import op_of
-from maml_tf.training.phases import OuterLoop, adam
+from maml_tf.training.outer_optimizers import adam
+from maml_tf.training.phases import OuterLoop
 
 SPEC = EpisodeSpec(way=1, shot=5, query=5)
 TASKS, EPOCHS, STEPS = 6, 2, 5

@@ -231,7 +231,7 @@ class Alternating(Toy):
     traced = []
 
     def phases(self, outer):
-        adam = outer.adam()
+        adam = outer.optimizer()
         phase = lambda name, gradients: phase_of(
             self, outer, name, outer.metatrain_iterations, gradients=gradients, optimizer=adam
         )
@@ -447,7 +447,7 @@ class ThreePhases(Averaging):
     """Two gradient phases that share an optimizer, and a whole op between them."""
 
     def phases(self, outer):
-        shared = {'optimizer': outer.adam()}
+        shared = {'optimizer': outer.optimizer()}
         whole = {'gradients': None, 'optimizer': None, 'op': self.halve, 'draws': BatchSpec(5)}
         return [
             phase_of(

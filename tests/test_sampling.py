@@ -19,7 +19,7 @@ from maml_tf.objectives import Classification
 from maml_tf.training import distribute
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op
-from maml_tf.training.phases import adam
+from maml_tf.training.outer_optimizers import adam
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 6, 5, 5, 1), np.uint8)

@@ -13,7 +13,7 @@ from maml_tf.objectives import Classification, Regression
 from maml_tf.training import shares
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op
-from maml_tf.training.phases import adam
+from maml_tf.training.outer_optimizers import adam
 
 SPEC, TASKS = EpisodeSpec(way=3, shot=1, query=2), 6
 

@@ -17,7 +17,8 @@ from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.training import train
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op, pretrain_op
-from maml_tf.training.phases import Phase, Update, adam
+from maml_tf.training.outer_optimizers import adam
+from maml_tf.training.phases import Phase, Update
 
 SPEC = EpisodeSpec(1, 5, 5)
 STEP = tf.constant(0, tf.int64)

@@ -15,12 +15,12 @@ from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.networks import flags as networks
 from maml_tf.saving import export, run_directory
-from maml_tf.training import distribute, shares, train
+from maml_tf.training import distribute, outer_optimizers, shares, train
 
 OWNERS = (train, run_directory, evaluate, export, distribute)
 # Modules whose flags mean something to some methods only; see Learner.heeds.
-OF_SOME_METHODS = (inner_loop, networks, shares)
-HEEDED_BY_SOME = ('pretrain_iterations', 'baseline', 'meta_lr', 'meta_lr_halve_every')
+OF_SOME_METHODS = (inner_loop, networks, outer_optimizers, shares)
+HEEDED_BY_SOME = ('pretrain_iterations', 'baseline')
 # The flag of an argument, where they have different names.
 FLAG_OF = {
     'way': 'num_classes',
@@ -33,6 +33,8 @@ FLAG_OF = {
     'filters': 'num_filters',
     'path': 'export_dir',
     'split': 'test_set',
+    'head': 'metaoptnet_head',
+    'smoothing': 'metaoptnet_label_smoothing',
     'iteration': 'test_iter',
     'l2': 'siamese_l2',
     'joined': 'bias_transformation_size',
@@ -133,6 +135,7 @@ def check(flags) -> None:
     _check_values(flags)
     data.check_flags(flags, SOURCES)
     networks.check_flags(flags)
+    outer_optimizers.check_flags(flags)
     _check_heeded(flags)
 
 

@@ -22,7 +22,7 @@ from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.saving.run_name import experiment_string
 from maml_tf.serialisation.files import check_new
 from maml_tf.serialisation.variables import optimizer_names
-from maml_tf.training import distribute
+from maml_tf.training import distribute, outer_optimizers
 from maml_tf.training.operations import TrainingOp, WholeOp, op_of
 from maml_tf.training.phases import OuterLoop, Phase
 
@@ -76,7 +76,7 @@ def build(flags) -> Experiment:
     keras.utils.set_random_seed(flags.seed)  # for the initial weights of Keras layers
     with strategy.scope():
         learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
-        phases = learner.phases(_outer_loop(flags, problem))
+        phases = learner.phases(_outer_loop(flags, problem, learner))
         ops = {phase.name: op_of(learner, phase) for phase in phases}
     _check_sizes(flags, problem, learner)
     if flags.export_embedding_dir:
@@ -145,12 +145,13 @@ def _check_outputs(flags) -> None:
         )
 
 
-def _outer_loop(flags, problem: Problem) -> OuterLoop:
+def _outer_loop(flags, problem: Problem, learner: Learner) -> OuterLoop:
     pretraining, training = flags.pretrain_iterations, flags.metatrain_iterations
     if flags.baseline == 'oracle':  # There is nothing to adapt to: all iterations are pretraining.
         pretraining, training = pretraining + training, 0
+    asked = outer_optimizers.from_flags(flags, learner.outer)
     return OuterLoop(
-        pretraining, training, flags.meta_lr, problem.training, flags.meta_lr_halve_every
+        pretraining, training, asked.meta_lr, problem.training, asked.decay_every, asked
     )
 
 

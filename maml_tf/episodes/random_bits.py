@@ -75,6 +75,31 @@ def keyed_bits(key: tf.Tensor | None, words: int | tf.Tensor, stream: int = 0) -
     return tf.reshape(tf.stack(bits, -1), [-1, 2 * half])[:, :words]
 
 
+def many_bits(
+    key: tf.Tensor | None, shape: tf.Tensor | list[int], stream: int, counter: int = 0
+) -> tf.Tensor:
+    """Returns random words that belong to one task's key, where millions are drawn (dropout).
+
+    By Philox, which TensorFlow has in C++.
+
+    Args:
+      key: uint32 [2], see task.Task; None: a fixed one, for tasks that were made by hand.
+      shape: of the words.
+      stream, counter: numbers from 0 to 2**32 - 1; what is drawn for another purpose differs in
+        one of them.
+    Returns: uint32 of this shape.
+    """
+    if key is None:
+        key = tf.constant(_FIXED_KEY, tf.uint32)
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=shape,
+        key=tf.bitcast(key, tf.uint64)[tf.newaxis],
+        counter=tf.constant([counter << 32, stream], tf.uint64),
+        alg=_PHILOX,
+        dtype=tf.uint32,
+    )
+
+
 def _threefry(key_0, key_1, counter_0, counter_1):
     """Enciphers (counter_0, counter_1) by (key_0, key_1), all uint32 that broadcast."""
     keys = (

@@ -82,6 +82,14 @@ class BatchNorm(Configured, keras.layers.Layer):
         return shape
 
 
+def check_can_be_halved(input_shape: tuple[int, ...], times: int) -> None:
+    """Raises ArgumentError where images are too small to be halved so often."""
+    smallest, least = min(input_shape[:2]), 2**times
+    if smallest < least:
+        reason = f'{times} blocks halve the images {times} times, which takes at least '
+        raise ArgumentError('image_size', smallest, f'{reason}{least}x{least}')
+
+
 def conv_block(
     number: int,
     filters: int,
@@ -121,7 +129,10 @@ def conv_block(
 
 
 def conv4(
-    input_shape: tuple[int, int, int], filters: int = 64, name: str = 'encoder'
+    input_shape: tuple[int, int, int],
+    filters: int = 64,
+    augmentation: tuple[keras.layers.Layer, ...] = (),
+    name: str = 'encoder',
 ) -> keras.Model:
     """Makes the encoder of four convolution blocks, flattened (Vinyals et al. 2016, section 4.1).
 
@@ -130,14 +141,12 @@ def conv4(
     Args:
       input_shape: (height, width, channels).
       filters: of every convolution.
+      augmentation: layers before the first, see augmentation.py.
       name: the model's.
     Raises: ArgumentError where the images are too small to be halved four times.
     """
-    smallest = min(input_shape[:2])
-    if smallest < 16:
-        reason = 'four blocks halve the images four times, which takes at least 16x16'
-        raise ArgumentError('image_size', smallest, reason)
-    layers = []
+    check_can_be_halved(input_shape, 4)
+    layers = [*augmentation]
     for number, fan_in in enumerate([input_shape[-1]] + [filters] * 3, start=1):
         layers += conv_block(number, filters, fan_in)
     return keras.Sequential([keras.Input(input_shape), *layers, keras.layers.Flatten()], name=name)

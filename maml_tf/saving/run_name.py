@@ -4,13 +4,15 @@ from collections.abc import Collection
 
 from maml_tf.datasets.flags import train_update_batch_size
 from maml_tf.learner import Learner
+from maml_tf.training import outer_optimizers
 
 # Flags of the data and of training that make another run, and stand in its name where they are not
 # the default.
 TRAINING_FLAGS = (
     *('class_split', 'rotations', 'image_size', 'ink', 'resize', 'train_on', 'train_query'),
     *('train_way_from', 'train_shot_from', 'leave_to_query', 'within_groups', 'dimension'),
-    *('query_contains_support', 'meta_lr', 'meta_lr_halve_every', 'clip'),
+    *('query_contains_support', 'meta_lr', *outer_optimizers.FLAGS, 'clip'),
+    *('encoder', 'dropout', 'augment'),
 )
 NORMS = {'batch_norm': 'batchnorm', 'layer_norm': 'layernorm', 'None': 'nonorm'}
 
@@ -43,11 +45,12 @@ def experiment_string(flags, learner: Learner, own: Collection[str] = ()) -> str
         # from the other.
         parts.append('.pretrain')
         parts += [str(flags.pretrain_iterations)] if flags.metatrain_iterations else []
-    if learner.scheduled:
+    if learner.scheduled or flags.meta_lr_cosine_to is not None:
         parts.append(f'.of{flags.metatrain_iterations}')
     if flags.seed:
         parts.append(f'.seed{flags.seed}')
     for name in (*TRAINING_FLAGS, *own):
-        if flags[name].value != flags[name].default:
+        own_value = learner.outer.meta_lr if name == 'meta_lr' else flags[name].default
+        if flags[name].value not in (flags[name].default, own_value):
             parts.append(f'.{name}_{flags[name].value}')
     return ''.join(parts)

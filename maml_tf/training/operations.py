@@ -17,6 +17,7 @@ class TrainingOp:
 
     Args:
       gradients: (task, step) -> Update; `step` is the int64 iteration within the phase.
+      weight_decay: see Phase.
     """
 
     def __init__(
@@ -24,10 +25,11 @@ class TrainingOp:
         learner: 'Learner',
         optimizer: keras.optimizers.Optimizer,
         gradients: Callable[[Any, tf.Tensor], Update],
+        weight_decay: float = 0.0,
     ):
         self.gradients, self._optimizer, self._clip = gradients, optimizer, learner.clip_gradients
         self.xla, self._trained = learner.xla, learner.trainable_variables
-        self._named = learner.named_variables()
+        self._named, self._weight_decay = learner.named_variables(), weight_decay
         if not optimizer.built:
             optimizer.build(self._trained)
 
@@ -37,6 +39,11 @@ class TrainingOp:
         replicas: how many hold the same Update and step together; Keras adds up what they pass.
         """
         gradients: Sequence[tf.Tensor] = self._clip(update.gradients)
+        if self._weight_decay:
+            gradients = [
+                g + self._weight_decay * w.value
+                for g, w in zip(gradients, self._trained, strict=True)
+            ]
         if replicas > 1:
             gradients = [g / replicas for g in gradients]
         # The state first: the optimizer's rate may be part of it.
@@ -70,7 +77,7 @@ def op_of(learner: 'Learner', phase: Phase) -> TrainingOp | WholeOp:
     """Makes the op of a phase."""
     if phase.op is not None:
         return WholeOp(learner, phase.op)
-    return TrainingOp(learner, phase.optimizer, phase.gradients)
+    return TrainingOp(learner, phase.optimizer, phase.gradients, phase.weight_decay)
 
 
 def pretrain_op(learner: 'Learner', optimizer: keras.optimizers.Optimizer) -> TrainingOp:

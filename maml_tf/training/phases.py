@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf.episodes.task import EpisodeSpec, Spec
+from maml_tf.training.outer_optimizers import OuterOptimizer
 
 
 class Loss(NamedTuple):
@@ -44,6 +45,7 @@ class OuterLoop:
 
     spec: of the training episodes.
     halve_every: iterations after which the outer rate is halved, again and again; None: constant.
+    asked: a whole outer optimizer, in place of Adam at meta_lr, halved.
     """
 
     pretrain_iterations: int
@@ -51,10 +53,24 @@ class OuterLoop:
     meta_lr: float
     spec: EpisodeSpec
     halve_every: int | None = None
+    asked: OuterOptimizer | None = None
 
-    def adam(self) -> keras.optimizers.Optimizer:
-        """Returns a new optimizer of the reference's kind."""
-        return adam(self.meta_lr, self.halve_every)
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """Returns a new optimizer of what is asked for."""
+        return self._outer.make(self.metatrain_iterations)
+
+    def rate(self) -> float | keras.optimizers.schedules.LearningRateSchedule:
+        """Returns its rate, or the schedule of it."""
+        return self._outer.rate(self.metatrain_iterations)
+
+    @property
+    def weight_decay(self) -> float:
+        """Returns what is asked for."""
+        return self._outer.weight_decay
+
+    @property
+    def _outer(self):
+        return self.asked or OuterOptimizer(self.meta_lr, decay_every=self.halve_every)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +87,8 @@ class Phase:
       `optimizer` (a trust region, for example). It is not divided over shares or replicas.
     title: what its lines on the screen begin with.
     first: the number that its lines count from, where it goes on from another phase.
+    weight_decay: times the weights, is added to their gradients before the optimizer's step, as
+      PyTorch has it (Keras' weight decay passes by the momentum).
     """
 
     name: str
@@ -81,19 +99,4 @@ class Phase:
     op: Callable[[Any, tf.Tensor], dict[str, tf.Tensor]] | None = None
     title: str = 'Iteration'
     first: int = 0
-
-
-def adam(
-    meta_lr: float | Callable[[], tf.Tensor],
-    halve_every: int | None = None,
-    epsilon: float = 1e-8,
-) -> keras.optimizers.Optimizer:
-    """Returns TF1's Adam, whose epsilon is 1e-8 where Keras' default is 1e-7.
-
-    halve_every: iterations after which the rate is halved, again and again; None: it is constant.
-    """
-    if halve_every:
-        meta_lr = keras.optimizers.schedules.ExponentialDecay(
-            meta_lr, halve_every, 0.5, staircase=True
-        )
-    return keras.optimizers.Adam(meta_lr, epsilon=epsilon)
+    weight_decay: float = 0.0

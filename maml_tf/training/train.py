@@ -187,15 +187,6 @@ def define_flags(flags) -> None:
     flags.DEFINE_integer(
         'meta_batch_size', 25, 'number of tasks sampled per meta-update', lower_bound=1
     )
-    flags.DEFINE_float(
-        'meta_lr', 0.001, 'learning rate of the outer optimizer, Adam', lower_bound=0
-    )
-    flags.DEFINE_integer(
-        'meta_lr_halve_every',
-        None,
-        'halve --meta_lr every so many iterations (default: constant)',
-        lower_bound=1,
-    )
     flags.DEFINE_integer(
         'iterations_per_call',
         None,

@@ -37,7 +37,7 @@ from maml_tf.networks.fully_connected import FullyConnected  # noqa: E402
 from maml_tf.objectives import MeanClassification  # noqa: E402
 from maml_tf.training.iterate import iterate  # noqa: E402
 from maml_tf.training.operations import metatrain_op  # noqa: E402
-from maml_tf.training.phases import adam  # noqa: E402
+from maml_tf.training.outer_optimizers import adam  # noqa: E402
 
 
 def images(classes, each, shape, rotations='none', folder=None):

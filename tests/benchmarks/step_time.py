@@ -46,7 +46,8 @@ from maml_tf.networks.fully_connected import FullyConnected  # noqa: E402
 from maml_tf.objectives import Classification, Regression  # noqa: E402
 from maml_tf.training.iterate import iterate  # noqa: E402
 from maml_tf.training.operations import TrainingOp  # noqa: E402
-from maml_tf.training.phases import Update, adam  # noqa: E402
+from maml_tf.training.outer_optimizers import adam  # noqa: E402
+from maml_tf.training.phases import Update  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 SIDES = ('ours', 'map_fn', 'torch_loop', 'torch_vmap')

@@ -15,6 +15,7 @@ from maml_tf.errors import UserError
 from maml_tf.learner import State
 from maml_tf.networks.context_embeddings import FullContext
 from maml_tf.networks.encoders import conv4
+from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS, encoder_of
 from maml_tf.objectives import MeanClassification, Objective
 from maml_tf.ops.masking import NEVER
 from maml_tf.ops.shapes import sizes
@@ -49,6 +50,8 @@ class Matching(MetricLearner):
       temperature: multiplies the similarity; None: the similarity's in TEMPERATURES.
     """
 
+    heeds = (*MetricLearner.heeds, *ENCODER_FLAGS)
+
     def __init__(
         self,
         encoder: keras.Model,
@@ -70,7 +73,7 @@ class Matching(MetricLearner):
         """Returns the learner that the command line describes. Raises UserError in regression."""
         objective = cls.objective_of(flags, problem)
         return cls(
-            conv4(problem.input_shape, flags.num_filters),
+            encoder_of(flags, problem.input_shape),
             objective,
             fce=flags.matching_fce,
             steps=flags.matching_steps,

@@ -1,5 +1,8 @@
 """What metric-based methods share: an encoder, and the comparison of its embeddings."""
 
+import contextlib
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -7,6 +10,7 @@ from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import Task
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner, State
+from maml_tf.networks.image_encoders.random_layers import Draws, drawing
 from maml_tf.objectives import MeanClassification, Objective
 from maml_tf.training.phases import Loss
 
@@ -17,7 +21,8 @@ class MetricLearner(Learner):
     In training the support and query images of a task are embedded together, so that batch norm
     sees both, as in the authors' codes. Afterwards batch norm uses running averages, unless
     `transductive`. A meta-batch moves the running averages once, by the mean of its tasks'
-    statistics, however it is spread over devices.
+    statistics, however it is spread over devices. What the encoder draws in training (dropout,
+    augmentation: networks/image_encoders/random_layers.py) is decided by the task's key.
 
     Args:
       encoder: a keras.Model, images [n, ...] -> features [n, ...].
@@ -40,8 +45,8 @@ class MetricLearner(Learner):
             raise ArgumentError(
                 'encoder',
                 encoder.name,
-                f'holds {random[0]}: layers that draw by themselves (dropout) would draw otherwise '
-                'on several devices; leave them out',
+                f'holds {random[0]}: a layer that draws by itself would draw otherwise on several '
+                'devices; those of maml_tf.networks.image_encoders draw by the task',
             )
 
     # What a method writes.
@@ -83,17 +88,17 @@ class MetricLearner(Learner):
         self,
         images: tf.Tensor,
         mask: tf.Tensor | None = None,
-        moving: 'MovingAverages | None' = None,
+        training: 'TrainingPass | None' = None,
     ) -> tf.Tensor:
         """Embeds [tasks, n, *input_shape] -> [tasks, n, ...]; see `apply`."""
-        return self.apply(self.encoder, images, mask, moving)
+        return self.apply(self.encoder, images, mask, training)
 
     def apply(
         self,
         model: keras.Model,
         x: tf.Tensor,
         mask: tf.Tensor | None = None,
-        moving: 'MovingAverages | None' = None,
+        training: 'TrainingPass | None' = None,
     ) -> tf.Tensor:
         """Runs a part of the learner on examples of tasks: [tasks, n, ...] -> [tasks, n, ...].
 
@@ -104,33 +109,38 @@ class MetricLearner(Learner):
           model: of [n, ...].
           mask: [tasks, n], 1 where an example counts; the others are kept out of the statistics,
             and their outputs are zeros.
-          moving: the running averages, which move: this is training; None: it is evaluation.
+          training: the pass of training that this belongs to; None: it is evaluation.
         """
-        before = moving.of(model) if moving else [v.value for v in model.non_trainable_variables]
+        before = [v.value for v in model.non_trainable_variables]
+        draw = contextlib.nullcontext
+        if training:
+            before, draw = training.of(model), training.drawing()
         trained = [variable.value for variable in model.trainable_variables]
-        training = moving is not None or self.transductive
+        by_batch = training is not None or self.transductive
 
-        def run(x):
-            return model.stateless_call(trained, before, x, training=training)
+        def run(x, key=None):
+            with draw(key):
+                return model.stateless_call(trained, before, x, training=by_batch)
 
         def of_a_task(inputs):
-            x, *mask = inputs
-            if not mask:
-                y, after = run(x)
+            x, mask, key = inputs['x'], inputs.get('mask'), inputs.get('key')
+            if mask is None:
+                y, after = run(x, key)
             else:
-                counting = tf.cast(tf.where(mask[0] > 0), tf.int32)
-                y, after = run(tf.gather_nd(x, counting))
+                counting = tf.cast(tf.where(mask > 0), tf.int32)
+                y, after = run(tf.gather_nd(x, counting), key)
                 y = tf.scatter_nd(counting, y, tf.concat([tf.shape(x)[:1], tf.shape(y)[1:]], 0))
-            return y, [tf.convert_to_tensor(value) for value in after] if moving else []
+            return y, [tf.convert_to_tensor(value) for value in after] if training else []
 
-        inputs = (x,) if mask is None else (x, mask)
+        inputs = {'x': x, 'mask': mask, 'key': training.key if training else None}
+        inputs = {name: value for name, value in inputs.items() if value is not None}
         if x.shape[0] == 1:
-            y, after = of_a_task([part[0] for part in inputs])
+            y, after = of_a_task({name: value[0] for name, value in inputs.items()})
             y = y[tf.newaxis]
         else:
             signature = (
                 tf.TensorSpec([x.shape[1], *model.output_shape[1:]], x.dtype),
-                [tf.TensorSpec(v.shape, v.dtype) for v in before] if moving else [],
+                [tf.TensorSpec(v.shape, v.dtype) for v in before] if training else [],
             )
             # One after another: a task alone keeps all cores busy, and the activations of many
             # would fill the memory.
@@ -138,8 +148,8 @@ class MetricLearner(Learner):
                 of_a_task, inputs, fn_output_signature=signature, parallel_iterations=1
             )
             after = [tf.reduce_mean(values, axis=0) for values in after]
-        if moving:
-            moving.move(model, after)
+        if training:
+            training.move(model, after)
         return y
 
     # The contract.
@@ -169,21 +179,20 @@ class MetricLearner(Learner):
 
     def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the query loss, with batch norm in training mode."""
-        del step
-        moving = MovingAverages(self)
+        training = TrainingPass(self, task.key, step)
         mask = None
         if task.support_mask is not None:
             mask = tf.concat([task.support_mask, task.query_mask], 1)
         images = tf.concat([task.support_x, task.query_x], 1)
-        embedded = self.embed(images, mask, moving)
+        embedded = self.embed(images, mask, training)
         supports = task.support_x.shape[1]
         state = self.summarise(embedded[:, :supports], task.support_y)
         outputs = self.compare(state, embedded[:, supports:])
-        return self.query_loss(task, outputs, moving.state())
+        return self.query_loss(task, outputs, training.state())
 
     @classmethod
-    def objective_of(cls, flags, problem: Problem) -> Objective:
-        """Returns the objective of a metric learner, whose loss is a mean.
+    def objective_of(cls, flags, problem: Problem, smoothing: float = 0.0) -> Objective:
+        """Returns the objective of a metric learner, whose loss is a mean, with smooth labels.
 
         Raises: ArgumentError where the data source is regression.
         """
@@ -193,20 +202,35 @@ class MetricLearner(Learner):
                 flags.datasource,
                 f'{cls.__name__} compares images of classes, and this source is regression',
             )
-        return MeanClassification()
+        return MeanClassification(smoothing)
 
 
-class MovingAverages:
-    """The running averages of a learner's parts, while a loss is computed: read and moved.
+class TrainingPass:
+    """What the parts of a learner read and leave behind while a loss is computed.
 
-    They are values, not variables: the training op assigns them from the loss's state.
+    That is the running averages, which are values here, not variables (the training op assigns them
+    from the loss's state), and what random layers draw.
+
+    Args:
+      key: the tasks' random bits, uint32 [tasks, 2]; None: always the same.
+      step: the iteration, for layers that change in the course of training; None: the first.
     """
 
-    def __init__(self, learner: Learner):
+    def __init__(
+        self, learner: Learner, key: tf.Tensor | None = None, step: tf.Tensor | None = None
+    ):
         # By identity: variables of two models in one encoder may have the same path.
         self._names = dict(zip(map(id, learner.variables), learner.named_variables()))
         averages = learner.non_trainable_variables
         self._values = {id(v): tf.convert_to_tensor(v.value) for v in averages}
+        self.key = key
+        self._step = tf.constant(0, tf.int64) if step is None else step
+        self._passes = 0
+
+    def drawing(self) -> Callable[[tf.Tensor | None], contextlib.AbstractContextManager]:
+        """Returns key -> a context in which random layers draw; every call draws anew."""
+        number, self._passes = self._passes, self._passes + 1
+        return lambda key: drawing(Draws(key, self._step, number))
 
     def of(self, model: keras.Model) -> list[tf.Tensor]:
         """Returns the values of a part's non-trainable variables, as they are by now."""

@@ -8,6 +8,7 @@ from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.learner import State
 from maml_tf.networks.encoders import conv4
+from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS, encoder_of
 from maml_tf.objectives import MeanClassification, Objective
 from maml_tf.ops.masking import NEVER
 
@@ -30,6 +31,8 @@ class Prototypical(MetricLearner):
       distance: one of DISTANCES.
     """
 
+    heeds = (*MetricLearner.heeds, *ENCODER_FLAGS)
+
     def __init__(
         self,
         encoder: keras.Model,
@@ -45,7 +48,7 @@ class Prototypical(MetricLearner):
         """Returns the learner that the command line describes. Raises UserError in regression."""
         objective = cls.objective_of(flags, problem)
         return cls(
-            conv4(problem.input_shape, flags.num_filters),
+            encoder_of(flags, problem.input_shape),
             objective,
             distance=flags.prototypical_distance,
             transductive=bool(flags.transductive),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from maml_tf.algorithms.metric.metric_learner import MetricLearner, MovingAverages
+from maml_tf.algorithms.metric.metric_learner import MetricLearner, TrainingPass
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
@@ -161,7 +161,7 @@ class Relation(MetricLearner):
         state: State,
         query: tf.Tensor,
         mask: tf.Tensor | None = None,
-        moving: MovingAverages | None = None,
+        training: TrainingPass | None = None,
     ) -> tf.Tensor:
         """Returns logits [tasks, queries, way] of maps [tasks, queries, h, w, c].
 
@@ -175,7 +175,7 @@ class Relation(MetricLearner):
         if mask is not None:
             mask = tf.reshape(mask[..., None] * present, [shape[0], -1])
         pairs = tf.reshape(pairs, [shape[0], shape[1] * shape[2], *maps])
-        logits = tf.reshape(self.apply(self.relation, pairs, mask, moving), shape[:3])
+        logits = tf.reshape(self.apply(self.relation, pairs, mask, training), shape[:3])
         return tf.where(present > 0, logits, logits.dtype.min)
 
     def query_outputs(self, task: Task, steps: int | None = None) -> tf.Tensor:
@@ -184,15 +184,14 @@ class Relation(MetricLearner):
 
     def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
         """Returns the mean squared error of the scores, with batch norm in training mode."""
-        del step
-        moving = MovingAverages(self)
-        return self.query_loss(task, self._outputs(task, moving), moving.state())
+        training = TrainingPass(self, task.key, step)
+        return self.query_loss(task, self._outputs(task, training), training.state())
 
-    def _outputs(self, task, moving=None):
-        support = self.embed(task.support_x, task.support_mask, moving)
-        query = self.embed(task.query_x, task.query_mask, moving)
+    def _outputs(self, task, training=None):
+        support = self.embed(task.support_x, task.support_mask, training)
+        query = self.embed(task.query_x, task.query_mask, training)
         state = self.summarise(support, task.support_y)
-        return self.compare(state, query, task.query_mask, moving)
+        return self.compare(state, query, task.query_mask, training)
 
     def clip_gradients(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
         """Bounds the encoder's gradients and the relation module's, each to a norm of .5."""

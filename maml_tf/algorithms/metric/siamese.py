@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from maml_tf.algorithms.metric.metric_learner import MetricLearner, MovingAverages
+from maml_tf.algorithms.metric.metric_learner import MetricLearner, TrainingPass
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.random_bits import keyed_bits
 from maml_tf.episodes.task import EpisodeSpec, Task
@@ -195,8 +195,7 @@ class Siamese(MetricLearner):
         the log is that of the pairs, the loss is without the penalty. The task's key decides how
         its images are distorted.
         """
-        del step
-        moving = MovingAverages(self)
+        training = TrainingPass(self, task.key, step)
         images = tf.concat(
             [
                 _first_of_each(task.support_x, task.support_y),
@@ -208,7 +207,9 @@ class Siamese(MetricLearner):
             images = self._distorted(task, images)
         present = tf.reduce_max(task.support_y, 1) * tf.reduce_max(task.query_y, 1)
         mask = None if task.support_mask is None else tf.tile(present, [1, 2])
-        first, second, same = pairs(*tf.split(self.embed(images, mask, moving), 2, axis=1), present)
+        first, second, same = pairs(
+            *tf.split(self.embed(images, mask, training), 2, axis=1), present
+        )
         logits, counts = self.logits(first, second), tf.tile(present, [1, 2])
         losses = tf.nn.sigmoid_cross_entropy_with_logits(same, logits)
         right = tf.cast(tf.equal(logits > 0, same > 0), counts.dtype)
@@ -222,7 +223,7 @@ class Siamese(MetricLearner):
             if weight
         )
         log = {'post_loss': loss, 'post_accuracy': mean(right)}
-        return Loss(loss + penalty, log, moving.state())
+        return Loss(loss + penalty, log, training.state())
 
     def _distorted(self, task: Task, images: tf.Tensor) -> tf.Tensor:
         """Distorts each image [tasks, n, h, w, c] by itself."""

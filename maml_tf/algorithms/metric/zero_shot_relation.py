@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.networks.encoders import torch_default
-from maml_tf.training.phases import adam
+from maml_tf.training.outer_optimizers import adam
 
 LEARNING_RATE, HALVE_EVERY, WEIGHT_DECAY = 1e-5, 30000, 1e-5
 

@@ -12,7 +12,9 @@ from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import UserError
 from maml_tf.networks.network import Network
 from maml_tf.objectives import Objective
-from maml_tf.training.phases import OuterLoop, Phase, Update, adam
+from maml_tf.training import outer_optimizers
+from maml_tf.training.outer_optimizers import adam
+from maml_tf.training.phases import OuterLoop, Phase, Update
 from maml_tf.update_rules import LearntRate
 
 
@@ -36,7 +38,7 @@ class AlphaMAML(MAML):
     """
 
     heeds = tuple(
-        name for name in MAML.heeds if name not in ('train_update_lr', 'meta_lr_halve_every')
+        name for name in MAML.heeds if name not in ('train_update_lr', *outer_optimizers.FLAGS)
     )
 
     def __init__(
@@ -67,7 +69,7 @@ class AlphaMAML(MAML):
             problem.network(),
             problem.objective,
             inner_lr=rates['inner_lr'],
-            meta_lr=flags.meta_lr,
+            meta_lr=cls.outer.meta_lr if flags.meta_lr is None else flags.meta_lr,
             inner_rate_step=flags.alpha_maml_inner_rate_step,
             outer_rate_step=flags.alpha_maml_outer_rate_step,
             **cls.arguments_of(flags, problem),

@@ -14,7 +14,8 @@ from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
 from maml_tf.objectives import MeanClassification, Objective
 from maml_tf.ops.conjugate_gradients import conjugate_gradients
-from maml_tf.training.phases import OuterLoop, Phase, Update, adam
+from maml_tf.training.outer_optimizers import adam
+from maml_tf.training.phases import OuterLoop, Phase, Update
 from maml_tf.update_rules import GradientDescent, Tensors
 
 INNER_LR, INNER_STEPS, LAMBDA = 0.1, 16, 2.0  # The authors', of images.
@@ -148,12 +149,16 @@ class IMAML(GradientLearner):
     def phases(self, outer: OuterLoop) -> list[Phase]:
         if not self.released:
             return super().phases(outer)
-        optimizer = adam(outer.meta_lr, outer.halve_every, RELEASED_EPSILON)
+        optimizer = adam(outer.rate(), epsilon=RELEASED_EPSILON)
         return [dataclasses.replace(phase, optimizer=optimizer) for phase in super().phases(outer)]
 
     def outer_optimizer(self) -> keras.optimizers.Optimizer:
         """Returns Adam, with the epsilon of the released code where that is asked for."""
-        return adam(1e-3, epsilon=RELEASED_EPSILON) if self.released else super().outer_optimizer()
+        return (
+            adam(self.outer.meta_lr, epsilon=RELEASED_EPSILON)
+            if self.released
+            else super().outer_optimizer()
+        )
 
     def _distance(self, weights: Tensors, start: Tensors) -> tf.Tensor:
         """Returns (lambda / 2) |phi - theta|^2, [tasks]."""

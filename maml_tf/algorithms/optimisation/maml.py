@@ -121,13 +121,14 @@ class MAML(GradientLearner):
         return self.gradients_of(self.pretrain_loss, task, step)
 
     def phases(self, outer: OuterLoop) -> list[Phase]:
-        """Returns pretraining and meta-training, each with an Adam of its own."""
+        """Returns pretraining and meta-training, each with an optimizer of its own."""
         pretraining = Phase(
             'pretrain',
             outer.pretrain_iterations,
             self.pretrain_gradients,
-            outer.adam(),
+            outer.optimizer(),
             outer.spec,
             title='Pretrain Iteration',
+            weight_decay=outer.weight_decay,
         )
         return [pretraining, *super().phases(outer)]

@@ -15,7 +15,9 @@ from maml_tf.learner import State
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
 from maml_tf.objectives import MeanClassification, Objective
-from maml_tf.training.phases import Loss, OuterLoop, Phase, Update, adam
+from maml_tf.training import outer_optimizers
+from maml_tf.training.outer_optimizers import adam
+from maml_tf.training.phases import Loss, OuterLoop, Phase, Update
 from maml_tf.update_rules import RatesByStep, Tensors
 
 EPOCH = 500  # iterations
@@ -50,7 +52,8 @@ class MAMLPlusPlus(MAML):
     heeds = tuple(
         name
         for name in MAML.heeds
-        if name not in ('train_update_lr', 'pretrain_iterations', 'baseline', 'meta_lr_halve_every')
+        if name
+        not in ('train_update_lr', 'pretrain_iterations', 'baseline', *outer_optimizers.FLAGS)
     )
 
     def __init__(
@@ -112,10 +115,11 @@ class MAMLPlusPlus(MAML):
     def check_flags(cls, flags) -> None:
         """Raises UserError for switches that contradict each other."""
         super().check_flags(flags)
-        if flags.mamlpp_meta_lr_end > flags.meta_lr:
+        meta_lr = cls.outer.meta_lr if flags.meta_lr is None else flags.meta_lr
+        if flags.mamlpp_meta_lr_end > meta_lr:
             raise UserError(
                 f'--mamlpp_meta_lr_end={flags.mamlpp_meta_lr_end}: the rate falls to it from '
-                f'--meta_lr={flags.meta_lr}; no more than that'
+                f'--meta_lr={meta_lr}; no more than that'
             )
         if flags.stop_grad and flags.mamlpp_first_order_iterations:
             raise UserError(

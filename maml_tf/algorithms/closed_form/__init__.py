@@ -1,0 +1,1 @@
+"""Learners with an encoder for all tasks and a head that is solved on each support set."""

@@ -1,0 +1,1 @@
+"""Encoders of images, what they draw at random in training, and their flags by name."""
