@@ -18,6 +18,7 @@ _HOMES = {
     'MAMLPlusPlus': 'algorithms.optimisation.mamlpp',
     'CAVIA': 'algorithms.optimisation.cavia',
     'BiasTransformation': 'algorithms.optimisation.bias_transformation',
+    'LSTMMetaLearner': 'algorithms.optimisation.lstm_meta_learner',
     'Prototypical': 'algorithms.metric.prototypical',
     'Matching': 'algorithms.metric.matching',
     'Relation': 'algorithms.metric.relation',

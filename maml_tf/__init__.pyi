@@ -17,6 +17,7 @@ from maml_tf.algorithms.optimisation.bias_transformation import (
 from maml_tf.algorithms.optimisation.cavia import CAVIA as CAVIA
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner as GradientLearner
 from maml_tf.algorithms.optimisation.imaml import IMAML as IMAML
+from maml_tf.algorithms.optimisation.lstm_meta_learner import LSTMMetaLearner as LSTMMetaLearner
 from maml_tf.algorithms.optimisation.maml import MAML as MAML
 from maml_tf.algorithms.optimisation.mamlpp import MAMLPlusPlus as MAMLPlusPlus
 from maml_tf.algorithms.optimisation.meta_sgd import MetaSGD as MetaSGD

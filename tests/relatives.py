@@ -1,22 +1,17 @@
-"""Methods that change a line or two of MAML: checks that hold for every method are run on them with
-the longer tests. Their own oracles are run always."""
+"""Of checks that hold for every method, those of a few kinds of methods are run always, and all
+others with the longer tests. The methods' own oracles are run always."""
 
 from collections.abc import Iterable
 
 import pytest
 
-RELATIVES = ('alpha_maml', 'anil', 'bias_transformation', 'cavia', 'meta_sgd')
+# One of each kind: gradients through an inner loop, mini-batches with state, an encoder with
+# running averages, an order that matters, a head that is solved and an encoder that draws.
+KINDS = ('maml', 'reptile', 'prototypical', 'matching', 'r2d2')
 
 
-def methods(names: Iterable[str], also: str | None = None) -> list:
-    """Returns these names as parameters of a test.
-
-    also: names that hold this text are for the longer tests, too.
-    """
+def methods(names: Iterable[str]) -> list:
+    """Returns these names as parameters of a test."""
     return [
-        pytest.param(name, marks=[pytest.mark.slow] * _later(name, also)) for name in sorted(names)
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in KINDS)) for name in sorted(names)
     ]
-
-
-def _later(name, also):
-    return name in RELATIVES or (also is not None and also in name)

@@ -93,7 +93,7 @@ class Setting:
         return self.source.tasks('train', spec, seed=1)(0, TASKS)
 
 
-@pytest.fixture(scope='module', params=methods(LEARNERS, 'of regression'))
+@pytest.fixture(scope='module', params=methods(LEARNERS))
 def setting(request):
     return Setting(request.param)
 

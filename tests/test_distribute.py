@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from command import ROOT, run_maml
-from relatives import RELATIVES, methods
+from relatives import KINDS, methods
 
 from maml_tf import algorithms
 
@@ -100,18 +100,18 @@ def run(program, *arguments, cwd):
 
 @pytest.fixture(scope='module')
 def learnt(tmp_path_factory):
-    """method -> what `learn_twice` writes; MAML's nearest relatives have a process, all others have
-    another."""
+    """method -> what `learn_twice` writes; the methods that are always run have a process, and all
+    others another."""
 
     @functools.cache
-    def of(relatives):
-        names = [method for method in METHODS if (method in RELATIVES) == relatives]
+    def of(always):
+        names = [method for method in METHODS if (method in KINDS) == always]
         path = tmp_path_factory.mktemp('replicas') / 'values.npz'
         result = run(PROGRAM, str(path), *names, cwd=ROOT / 'tests')
         assert result.stdout.split() == names, result.stderr[-3000:]
         return dict(np.load(path))
 
-    return lambda method: of(method in RELATIVES)
+    return lambda method: of(method in KINDS)
 
 
 @pytest.mark.parametrize('method', methods(METHODS))
