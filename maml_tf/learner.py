@@ -40,6 +40,8 @@ class Learner(Configured, KerasSteps, keras.Model):
     heeds: tuple[str, ...] = ('meta_lr', *outer_optimizers.FLAGS)
     # The method's outer optimizer, of which flags may change parts.
     outer = OuterOptimizer()
+    # The encoder that --encoder chooses otherwise; None: the method has none by name.
+    own_encoder: str | None = None
     # Whether the number of classes is part of the network: training and evaluation share it.
     fixed_way = False
     # Whether tasks may differ in size, see Task's masks.

@@ -134,7 +134,7 @@ def check(flags) -> None:
     """Raises UserError for a flag that is misspelt, unusable, or means nothing here."""
     _check_values(flags)
     data.check_flags(flags, SOURCES)
-    networks.check_flags(flags)
+    networks.check_flags(flags, algorithms.registry()[flags.algorithm].own_encoder)
     outer_optimizers.check_flags(flags)
     _check_heeded(flags)
 

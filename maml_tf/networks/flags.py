@@ -10,17 +10,23 @@ def product_dtype(flags) -> str | None:
     return 'bfloat16' if flags.bfloat16 else None
 
 
-def check_flags(flags) -> None:
-    """Raises UserError for a flag of convolutions where the network has none."""
+def check_flags(flags, own_encoder: str | None = None) -> None:
+    """Raises UserError for a flag of convolutions where the network has none.
+
+    own_encoder: of the method, one of ENCODERS; None: it has no encoder by name.
+    """
     for name in ('num_filters', 'max_pool'):
         if not flags.conv and flags[name].value != flags[name].default:
             raise UserError(f'--{name}={flags[name].value}: means nothing with --conv=False')
-    if flags.num_filters != flags['num_filters'].default and flags.encoder not in (None, 'conv4'):
+    if own_encoder is None:
+        return
+    encoder = flags.encoder or own_encoder
+    unheeded = 'dropout' if encoder == 'conv4' else 'num_filters'
+    if flags[unheeded].value != flags[unheeded].default:
+        whose = '' if flags.encoder else f', which is that of --algorithm={flags.algorithm}'
         raise UserError(
-            f'--num_filters={flags.num_filters}: means nothing with --encoder={flags.encoder}'
+            f'--{unheeded}={flags[unheeded].value}: means nothing with --encoder={encoder}{whose}'
         )
-    if flags.dropout and flags.encoder == 'conv4':
-        raise UserError(f'--dropout={flags.dropout}: means nothing with --encoder=conv4')
 
 
 def define_flags(flags) -> None:

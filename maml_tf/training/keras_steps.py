@@ -43,6 +43,11 @@ class KerasSteps:
         self._means = types.SimpleNamespace(of={})
         self._own_optimizer = optimizer is None
 
+    @property
+    def own_weight_decay(self) -> float:
+        """Returns the weight decay that goes with the method's own optimizer, else 0."""
+        return self.outer.weight_decay if self._own_optimizer else 0.0
+
     def get_compile_config(self) -> dict | None:
         """Returns what a `.keras` file keeps of `compile`; None: it was not called."""
         if not self.compiled:
@@ -70,7 +75,7 @@ class KerasSteps:
         iterations = tf.cast(self.optimizer.iterations.value, tf.int64)
         tasks, draw = task.support_x.shape[0], _slices_of(task)
         spec = EpisodeSpec(1, task.support_x.shape[1], task.query_x.shape[1])
-        op = metatrain_op(self, self.optimizer)
+        op = metatrain_op(self, self.optimizer, self.own_weight_decay)
         iterate = one_iteration(op, draw, tasks, self.share(tasks, spec))
         return self._mean(iterate(tf.zeros([], tf.int64), iterations))
 

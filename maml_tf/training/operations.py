@@ -85,6 +85,8 @@ def pretrain_op(learner: 'Learner', optimizer: keras.optimizers.Optimizer) -> Tr
     return TrainingOp(learner, optimizer, learner.pretrain_gradients)
 
 
-def metatrain_op(learner: 'Learner', optimizer: keras.optimizers.Optimizer) -> TrainingOp:
-    """Steps on the query loss after the inner updates."""
-    return TrainingOp(learner, optimizer, learner.meta_gradients)
+def metatrain_op(
+    learner: 'Learner', optimizer: keras.optimizers.Optimizer, weight_decay: float = 0.0
+) -> TrainingOp:
+    """Steps on the query loss after the inner updates; weight_decay: see Phase."""
+    return TrainingOp(learner, optimizer, learner.meta_gradients, weight_decay)

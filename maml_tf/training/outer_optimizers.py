@@ -1,6 +1,7 @@
 """The optimizers and schedules of the outer loop that the papers use, from Keras."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import keras
@@ -37,7 +38,8 @@ class OuterOptimizer:
 
     Attributes:
       meta_lr: the rate as it starts.
-      kind: one of OPTIMIZERS; sgd has Nesterov's momentum of 0.9, rmsprop is TF1's default.
+      kind: one of OPTIMIZERS. sgd has Nesterov's momentum of 0.9; as Keras has it, steps that it
+        remembers keep the rate they had. rmsprop averages squares by 0.9, from 0.
       weight_decay: times the weights, is added to their gradients.
       decay_every, decay: so many iterations after which the rate is multiplied by `decay`.
       factors: ((iteration, factor), ...): from that iteration on the rate is meta_lr * factor.
@@ -103,14 +105,14 @@ def from_flags(flags, own: OuterOptimizer) -> OuterOptimizer:
         'factors': _factors(flags.meta_lr_factors),
         'cosine_to': flags.meta_lr_cosine_to,
     }
-    if any(value for value in courses.values()):
+    if any(value not in (None, ()) for value in courses.values()):
         changes |= courses | {'decay': flags.meta_lr_factor}
     return dataclasses.replace(own, **changes)
 
 
 def _factors(text):
     """Reads '20000:0.6,40000:0.12'."""
-    if not text:
+    if text is None:
         return ()
     try:
         pairs = [part.split(':') for part in text.split(',')]
@@ -118,7 +120,8 @@ def _factors(text):
     except ValueError:
         factors = ()
     starts = [iteration for iteration, _ in factors]
-    if not factors or starts != sorted({*starts}) or starts[0] < 1:
+    possible = all(math.isfinite(factor) and factor >= 0 for _, factor in factors)
+    if not factors or not possible or starts != sorted({*starts}) or starts[0] < 1:
         raise UserError(
             f'--meta_lr_factors={text}: pairs like 20000:0.6,40000:0.12, iterations in order'
         )

@@ -55,13 +55,21 @@ class OuterLoop:
     halve_every: int | None = None
     asked: OuterOptimizer | None = None
 
-    def optimizer(self) -> keras.optimizers.Optimizer:
-        """Returns a new optimizer of what is asked for."""
-        return self._outer.make(self.metatrain_iterations)
+    def optimizer(self, iterations: int | None = None) -> keras.optimizers.Optimizer:
+        """Returns a new optimizer of what is asked for.
+
+        iterations: that it is to take; None: those of meta-training.
+        """
+        return self._outer.make(self.metatrain_iterations if iterations is None else iterations)
 
     def rate(self) -> float | keras.optimizers.schedules.LearningRateSchedule:
-        """Returns its rate, or the schedule of it."""
+        """Returns its rate, or the schedule of it, in meta-training."""
         return self._outer.rate(self.metatrain_iterations)
+
+    @property
+    def kind(self) -> str:
+        """Returns which optimizer it is, one of outer_optimizers.OPTIMIZERS."""
+        return self._outer.kind
 
     @property
     def weight_decay(self) -> float:

@@ -28,6 +28,7 @@ class LRD2(HeadLearner):
       steps: of Newton's method.
     """
 
+    own_encoder = 'r2d2'
     outer = OuterOptimizer(5e-3, decay_every=2000)  # The authors', of many classes.
 
     def __init__(
@@ -46,7 +47,7 @@ class LRD2(HeadLearner):
         """Returns the learner that the command line describes. Raises UserError in regression."""
         ridge = RIDGE_OF_TWO if problem.evaluation.way == 2 else RIDGE
         return cls(
-            encoder_of(flags, problem.input_shape, 'r2d2'),
+            encoder_of(flags, problem.input_shape, cls.own_encoder),
             cls.objective_of(flags, problem),
             ridge=ridge if flags.lrd2_ridge is None else flags.lrd2_ridge,
             steps=flags.lrd2_steps,

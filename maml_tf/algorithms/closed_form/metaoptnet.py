@@ -47,6 +47,7 @@ class MetaOptNet(HeadLearner):
     Raises: ArgumentError for another head.
     """
 
+    own_encoder = 'resnet12'
     # The authors', of 60 epochs with 1000 meta-batches of 8 tasks.
     outer = OuterOptimizer(
         0.1,
@@ -75,7 +76,7 @@ class MetaOptNet(HeadLearner):
     def from_flags(cls, flags, problem: Problem) -> 'MetaOptNet':
         """Returns the learner that the command line describes. Raises UserError in regression."""
         return cls(
-            encoder_of(flags, problem.input_shape, 'resnet12'),
+            encoder_of(flags, problem.input_shape, cls.own_encoder),
             cls.objective_of(flags, problem, flags.metaoptnet_label_smoothing),
             head=flags.metaoptnet_head,
             penalty=flags.metaoptnet_penalty,

@@ -31,6 +31,7 @@ class R2D2(HeadLearner):
       scale: where the learnt scale starts.
     """
 
+    own_encoder = 'r2d2'
     outer = OuterOptimizer(5e-3, decay_every=2000)  # The authors'.
 
     def __init__(
@@ -50,7 +51,7 @@ class R2D2(HeadLearner):
         large = min(problem.input_shape[:2]) >= LARGE_SIDE
         scale = SCALE_OF_LARGE if large else SCALE
         return cls(
-            encoder_of(flags, problem.input_shape, 'r2d2'),
+            encoder_of(flags, problem.input_shape, cls.own_encoder),
             cls.objective_of(flags, problem),
             ridge=flags.r2d2_ridge,
             scale=scale if flags.r2d2_scale is None else flags.r2d2_scale,

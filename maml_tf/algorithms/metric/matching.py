@@ -50,6 +50,7 @@ class Matching(MetricLearner):
       temperature: multiplies the similarity; None: the similarity's in TEMPERATURES.
     """
 
+    own_encoder = 'conv4'
     heeds = (*MetricLearner.heeds, *ENCODER_FLAGS)
 
     def __init__(
@@ -73,7 +74,7 @@ class Matching(MetricLearner):
         """Returns the learner that the command line describes. Raises UserError in regression."""
         objective = cls.objective_of(flags, problem)
         return cls(
-            encoder_of(flags, problem.input_shape),
+            encoder_of(flags, problem.input_shape, cls.own_encoder),
             objective,
             fce=flags.matching_fce,
             steps=flags.matching_steps,

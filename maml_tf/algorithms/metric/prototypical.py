@@ -31,6 +31,7 @@ class Prototypical(MetricLearner):
       distance: one of DISTANCES.
     """
 
+    own_encoder = 'conv4'
     heeds = (*MetricLearner.heeds, *ENCODER_FLAGS)
 
     def __init__(
@@ -48,7 +49,7 @@ class Prototypical(MetricLearner):
         """Returns the learner that the command line describes. Raises UserError in regression."""
         objective = cls.objective_of(flags, problem)
         return cls(
-            encoder_of(flags, problem.input_shape),
+            encoder_of(flags, problem.input_shape, cls.own_encoder),
             objective,
             distance=flags.prototypical_distance,
             transductive=bool(flags.transductive),

@@ -147,7 +147,7 @@ class IMAML(GradientLearner):
         return Update(gradients, before | self.query_loss(task, outputs).log)
 
     def phases(self, outer: OuterLoop) -> list[Phase]:
-        if not self.released:
+        if not self.released or outer.kind != 'adam':
             return super().phases(outer)
         optimizer = adam(outer.rate(), epsilon=RELEASED_EPSILON)
         return [dataclasses.replace(phase, optimizer=optimizer) for phase in super().phases(outer)]

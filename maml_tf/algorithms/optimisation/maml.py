@@ -126,7 +126,7 @@ class MAML(GradientLearner):
             'pretrain',
             outer.pretrain_iterations,
             self.pretrain_gradients,
-            outer.optimizer(),
+            outer.optimizer(outer.pretrain_iterations),
             outer.spec,
             title='Pretrain Iteration',
             weight_decay=outer.weight_decay,

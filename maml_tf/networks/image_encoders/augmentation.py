@@ -65,6 +65,6 @@ def standard_augmentation(input_shape: tuple[int, int, int]) -> list[keras.layer
 
     The crop moves by 4 pixels in images of up to 32x32, else by 8.
     """
-    height, _, channels = input_shape
+    channels = input_shape[-1]
     jitter = [ColourJitter(0.4)] if channels == 3 else []
-    return [RandomCrop(4 if height <= 32 else 8), *jitter, RandomFlip()]
+    return [RandomCrop(4 if min(input_shape[:2]) <= 32 else 8), *jitter, RandomFlip()]

@@ -14,7 +14,7 @@ ENCODER_FLAGS = ('encoder', 'dropout', 'augment')
 ENCODERS = ('conv4', 'r2d2', 'r2d2_64', 'resnet12')
 
 
-def encoder_of(flags, input_shape: tuple[int, ...], default: str = 'conv4') -> keras.Model:
+def encoder_of(flags, input_shape: tuple[int, ...], default: str) -> keras.Model:
     """Returns the encoder that the command line asks for.
 
     default: one of ENCODERS, the method's own.
