@@ -1,5 +1,11 @@
 """What type checkers see of the package; __init__.py imports these when they are asked for."""
 
+from maml_tf.algorithms.baselines.baseline import Baseline as Baseline
+from maml_tf.algorithms.baselines.baseline_pp import BaselinePP as BaselinePP
+from maml_tf.algorithms.baselines.fine_tuning import FineTuning as FineTuning
+from maml_tf.algorithms.baselines.from_scratch import FromScratch as FromScratch
+from maml_tf.algorithms.baselines.multi_task import MultiTask as MultiTask
+from maml_tf.algorithms.baselines.nearest_neighbour import NearestNeighbour as NearestNeighbour
 from maml_tf.algorithms.closed_form.head_learner import HeadLearner as HeadLearner
 from maml_tf.algorithms.closed_form.lrd2 import LRD2 as LRD2
 from maml_tf.algorithms.closed_form.metaoptnet import MetaOptNet as MetaOptNet

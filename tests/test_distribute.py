@@ -24,6 +24,20 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU'
 PROGRAM = TWO_DEVICES + 'import test_distribute; test_distribute.learn_twice(*sys.argv[1:])'
 
 
+def in_float64(draw):
+    """The same tasks or batches, but for keys in float64."""
+    import tensorflow as tf
+
+    def cast(x):
+        return x if x is None or not x.dtype.is_floating else tf.cast(x, 'float64')
+
+    def drawn(first, count):
+        parts = draw(first, count)
+        return type(parts)(*map(cast, parts))
+
+    return drawn
+
+
 def learn_twice(path, *methods):
     """Takes an iteration of every phase of these methods, on one replica and on two.
 
@@ -32,7 +46,7 @@ def learn_twice(path, *methods):
     one, `log`.
     """
     import keras
-    from test_conformance import source_for
+    from test_conformance import source_for, training_draw
 
     from maml_tf.training import distribute
     from maml_tf.training.iterate import iterate
@@ -52,12 +66,13 @@ def learn_twice(path, *methods):
             learner, spec = algorithms.registry()[method].tiny()
             learner.xla = False  # Compiling takes most of the time; test_command_line compiles.
             # A step of plain gradient descent shows the gradient; Adam's would hide its size.
+            phases = [p for p in learner.phases(OuterLoop(1, 1, 1.0, spec)) if p.gradients]
             ops = {
                 phase.name: TrainingOp(learner, keras.optimizers.SGD(1.0), phase.gradients)
-                for phase in learner.phases(OuterLoop(1, 1, 1.0, spec))
+                for phase in phases
             }
-        draw_float32 = source_for(learner, spec).tasks('train', spec, seed=0)
-        draw = lambda first, count: draw_float32(first, count).cast('float64')
+        source = source_for(learner, spec)
+        draws = {phase.name: in_float64(training_draw(source, phase)[0]) for phase in phases}
         trained = {id(variable.value) for variable in learner.trainable_variables}
 
         def remember(where, when):
@@ -72,10 +87,10 @@ def learn_twice(path, *methods):
                 variable.assign(value)
             remember(where, 'before')
             if replicas > 1:
-                run = distribute.iterate(strategy, op, draw, TASKS)
+                run = distribute.iterate(strategy, op, draws[phase], TASKS)
             else:
                 # The optimisation-based ones in shares, too.
-                run = iterate(op, draw, TASKS, at_once=1 if learner.inner_steps else None)
+                run = iterate(op, draws[phase], TASKS, at_once=1 if learner.inner_steps else None)
             for name, value in run(3, 1).items():
                 values[f'{where}/log/{name}'] = float(value)
             remember(where, 'after')

@@ -120,7 +120,7 @@ def test_an_image_task(tmp_path, drawn, name):
     classes, turns = (part[0] for part in tasks.pick(0, 1)[:2])
     chosen = [f'{NAMES[c]} {90 * t}°' if t else NAMES[c] for c, t in zip(classes, turns)]
     assert [text[:4] for text in legend[-3:]] == [text[:4] for text in chosen]
-    compares = name in ('matching', 'siamese')
+    compares = name in ('matching', 'nearest_neighbour', 'siamese')
     assert ('matches.png' in drawn) == compares
     if compares:
         assert drawn['matches.png'].axes[0].images[0].get_array().shape == (9, 6)

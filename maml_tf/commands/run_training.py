@@ -127,6 +127,11 @@ def _unit(flags, phase: Phase) -> tuple[Spec, int]:
 def _training_draw(experiment: Experiment, phase: Phase) -> Draw:
     """Returns the draw of a phase. Raises UserError, naming training's own flags."""
     flags = experiment.flags
+    if phase.split and phase.split not in experiment.source.splits:
+        raise UserError(
+            f'--algorithm={flags.algorithm}: its phase {phase.name} draws from the {phase.split} '
+            f'classes, and --datasource={flags.datasource} has none'
+        )
     own = {
         'way': 'num_classes' if flags.train_num_classes is None else 'train_num_classes',
         'shot': 'update_batch_size',
@@ -135,7 +140,8 @@ def _training_draw(experiment: Experiment, phase: Phase) -> Draw:
     if flags.train_update_batch_size != -1:
         own['shot'] = 'train_update_batch_size'
     try:
-        return experiment.source.tasks(flags.train_on, _unit(flags, phase)[0], flags.seed)
+        split = phase.split or flags.train_on
+        return experiment.source.tasks(split, _unit(flags, phase)[0], flags.seed)
     except ArgumentError as error:
         raise UserError(error.of_flag(command_line.FLAG_OF | own)) from error
 

@@ -47,6 +47,19 @@ def load_weights(learner: Learner, path: pathlib.Path | str) -> None:
         variable.assign(tf.cast(reader.get_tensor(keys[name]), variable.dtype))
 
 
+def shapes(path: pathlib.Path | str) -> dict[str, list[int]]:
+    """Returns {name: shape} of the learner's variables in a checkpoint of this package.
+
+    Raises: ArgumentError where there is no checkpoint.
+    """
+    found = tf.train.load_checkpoint(_prefix(pathlib.Path(path))).get_variable_to_shape_map()
+    return {
+        key.removeprefix(f'{LEARNER}/').removesuffix(VALUE): shape
+        for key, shape in found.items()
+        if key.startswith(f'{LEARNER}/')
+    }
+
+
 def _prefix(path: pathlib.Path) -> str:
     if path.is_dir():
         found = checkpoints(path)

@@ -97,6 +97,7 @@ class Phase:
     first: the number that its lines count from, where it goes on from another phase.
     weight_decay: times the weights, is added to their gradients before the optimizer's step, as
       PyTorch has it (Keras' weight decay passes by the momentum).
+    split: of the source, that it draws from; None: that of --train_on.
     """
 
     name: str
@@ -108,3 +109,4 @@ class Phase:
     title: str = 'Iteration'
     first: int = 0
     weight_decay: float = 0.0
+    split: str | None = None
