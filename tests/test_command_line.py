@@ -87,6 +87,7 @@ def test_a_finished_run_says_so_and_evaluates(trained):
     assert table(again) == table(first)
 
 
+@pytest.mark.slow
 def test_evaluating_with_other_shots_on_the_test_set(trained):
     cwd, _ = trained
     command = [
@@ -171,6 +172,7 @@ def test_baselines(tmp_path, baseline, name):
     assert '100 sinusoid test tasks' in evaluated.stdout and len(table(evaluated)) == 11
 
 
+@pytest.mark.slow
 def test_training_has_an_inner_rate_of_its_own(tmp_path):
     """--train_update_lr=X --update_lr=Y trains what --update_lr=X trains, resumed too, and
     evaluates it at Y."""
@@ -208,6 +210,7 @@ def test_names_of_runs_say_what_the_method_heeds():
     assert len({*names.values()}) == len(names)
 
 
+@pytest.mark.slow
 def test_meta_sgd(tmp_path):
     """Trains and evaluates, and in shares of the meta-batch to the same weights."""
     command = [*SINUSOID, '--algorithm=meta_sgd', '--metatrain_iterations=300', '--test_tasks=100']
@@ -251,6 +254,7 @@ def test_relatives_of_maml(tmp_path, method):
     assert len(table(printed)) == len(results['mean'])
 
 
+@pytest.mark.slow
 def test_reptile(tmp_path):
     printed = run_here(
         *(*SINUSOID, '--algorithm=reptile', '--metatrain_iterations=300', '--test_tasks=100'),

@@ -164,11 +164,7 @@ def of_run(values, prefix):
 
 def test_assigned_state_is_compared(learnt):
     """The methods that have some move it: else the test above would see nothing of it."""
-    for method, words in {
-        'reptile': 'moment_',
-        'relation': 'moving_',
-        'siamese': 'moving_',
-    }.items():
+    for method, words in {'reptile': 'moment_', 'matching': 'moving_', 'r2d2': 'moving_'}.items():
         values = learnt(method)
         names = [k for k in values if f'{method}/metatrain/1/state_after/' in k and words in k]
         assert names
@@ -176,6 +172,7 @@ def test_assigned_state_is_compared(learnt):
             assert (values[name] != values[name.replace('after', 'before')]).any(), name
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     """--strategy=mirrored trains on both devices, and a run of one device is resumed on two."""
     command = [

@@ -587,6 +587,7 @@ def distance_of_strategies(logdir):
     return farthest
 
 
+@pytest.mark.slow
 def test_two_replicas_learn_what_one_learns(tmp_path):
     """States, batches, sequences and whole ops; in a process that has two devices."""
     here = pathlib.Path(__file__).parent

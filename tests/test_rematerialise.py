@@ -312,6 +312,7 @@ def test_a_frozen_layer_may_stay():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compiled_it_is_the_same():
     learner, task = learner_and_task(True)
     compiled = tf.function(learner.meta_gradients, jit_compile=True, autograph=False)

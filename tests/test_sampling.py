@@ -203,6 +203,7 @@ def learner():
     return MAML(FullyConnected((5, 5, 1), 3, (8,)), Classification(), inner_lr=0.1)
 
 
+@pytest.mark.slow
 def test_streaming_draws_trains_and_evaluates_alike(streamed):
     in_memory = ImageClasses.from_arrays(IMAGES, SPLITS, 'per_class')
     draws = [source.tasks('train', SPEC, 0) for source in (in_memory, streamed)]

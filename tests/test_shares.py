@@ -86,6 +86,7 @@ def test_the_meta_gradient_is_the_same(draw, monkeypatch, cores, at_once):
         np.testing.assert_allclose(our_log[name], value)
 
 
+@pytest.mark.slow
 def test_training_is_the_same(draw):
     weights = []
     for at_once in (None, 2):
@@ -97,6 +98,7 @@ def test_training_is_the_same(draw):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_evaluation_is_the_same(draw):
     maml = learner()
     whole, ours = (evaluate.evaluator(maml, draw, 3, TASKS, at_once)(10) for at_once in (None, 2))

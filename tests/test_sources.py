@@ -105,6 +105,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_a_folder_trains_and_lists_its_tasks(photos, tmp_path):
     printed = run_maml(*SMALL, f'--data_dir={photos}', '--write_tasks=tasks.jsonl', cwd=tmp_path)
     assert 'Accuracy on 20 directory validation tasks, 5-way 1-shot' in printed.stdout

@@ -132,17 +132,17 @@ class _Newton:
 
     def __init__(self, kernel, weights):
         by_class = kernel[:, None] + tf.linalg.diag(tf.linalg.matrix_transpose(weights))
-        self._factors = tf.linalg.cholesky(by_class)
         eye = tf.eye(tf.shape(kernel)[-1], dtype=kernel.dtype)
-        inverses = tf.linalg.cholesky_solve(self._factors, tf.broadcast_to(eye, tf.shape(by_class)))
-        self._of_sums = tf.linalg.cholesky(tf.reduce_sum(inverses, 1))
+        # Inverses, for two products with them are quicker than many small systems.
+        self._inverses = tf.linalg.cholesky_solve(
+            tf.linalg.cholesky(by_class), tf.broadcast_to(eye, tf.shape(by_class))
+        )
+        self._of_sums = tf.linalg.cholesky(tf.reduce_sum(self._inverses, 1))
 
     def solve(self, right, sums):
         """Returns (a [tasks, n, way], e [tasks, n]) of r [tasks, n, way] and b [tasks, n]."""
-        by_class = tf.linalg.matrix_transpose(right)[..., None]
-        free = tf.linalg.cholesky_solve(self._factors, by_class)
-        equal = tf.linalg.cholesky_solve(self._of_sums, tf.reduce_sum(free, 1) - sums[..., None])
-        pulled = tf.linalg.cholesky_solve(
-            self._factors, tf.broadcast_to(equal[:, None], tf.shape(by_class))
-        )
-        return tf.linalg.matrix_transpose((free - pulled)[..., 0]), equal[..., 0]
+        free = tf.einsum('tkij,tjk->tik', self._inverses, right)
+        equal = tf.linalg.cholesky_solve(
+            self._of_sums, (tf.reduce_sum(free, -1) - sums)[..., None]
+        )[..., 0]
+        return free - tf.einsum('tkij,tj->tik', self._inverses, equal), equal
