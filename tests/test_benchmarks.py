@@ -118,6 +118,7 @@ def test_sides_that_differ_are_refused():
         step_time.check_equal({'ours': same, 'map_fn': {'loss': math.nan, 'gradient_norm': 2.0}})
 
 
+@pytest.mark.slow
 def test_a_run_writes_table_and_json(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(step_time.WORKLOADS, 'sinusoid', SINUSOID)
     monkeypatch.setattr(step_time, 'MATMUL', 64)

@@ -89,7 +89,11 @@ def close(actual, expected):
 
 
 @pytest.mark.parametrize(
-    'transductive, kwargs', [(True, dict(max_pool=True, head='flatten')), (False, {})]
+    'transductive, kwargs',
+    [
+        pytest.param(True, {'max_pool': True, 'head': 'flatten'}, marks=pytest.mark.slow),
+        (False, {}),
+    ],
 )
 def test_any_number_of_tasks_shots_and_queries(tmp_path, transductive, kwargs):
     network = ConvNet((17, 17, 1), WAY, 4, **kwargs)

@@ -28,8 +28,11 @@ ORACLE = {  # beyond the golden files: other ways, shots, steps, norms, nets, or
     'sinusoid, layer norm': dict(datasource='sinusoid', norm='layer_norm', stop_grad=True),
 }
 STEP = tf.constant(0, tf.int64)
-# Ten steps: they take long, and 'dev_miniimagenet_5way1shot' is a case of the same kind.
-LONG = ('dev_miniimagenet_released',)
+# They take long, and the oracle's cases are of the same kinds.
+LONG = (
+    *('dev_miniimagenet_released', 'dev_miniimagenet_5way1shot'),
+    'dev_omniglot_5way1shot_stopgrad',
+)
 CASES = [
     pytest.param(
         functools.partial(from_file, path),

@@ -96,6 +96,7 @@ def test_pixels_are_nearest_neighbour_samples(source, some_drawings):
     )  # ink is 255, there is little of it
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize(
     'convention',

@@ -36,7 +36,13 @@ def test_saved_model_of_a_metric_learner(tmp_path, monkeypatch, capsys):
     assert 'shape=(1, 7, 5)' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('block', PYTHON.values(), ids=PYTHON)
+@pytest.mark.parametrize(
+    'block',
+    [
+        pytest.param(block, id=name, marks=[pytest.mark.slow] * (not name.startswith('README')))
+        for name, block in PYTHON.items()
+    ],
+)
 def test_python_block(block, tmp_path, monkeypatch, capsys):
     learner, spec = MAML.tiny()
     export(

@@ -331,6 +331,7 @@ def test_the_program_does_not_grow_with_the_steps():
     assert operations(True, 2) == operations(True, 6) < operations(False, 6)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_and_its_weights_stay_float32():
     (_, task), gradients = learner_and_task(False), []
     task = task.cast('float32')

@@ -152,6 +152,7 @@ def module(name, *arguments, cwd):
     ).stdout
 
 
+@pytest.mark.slow
 def test_prototypical_on_a_folder(photos, tmp_path):
     """Another way in training, shots that differ by task, pictures, and both exports."""
     printed = run_maml(
