@@ -10,8 +10,8 @@ from command import ROOT
 
 from maml_tf.commands.compare import main
 from maml_tf.errors import UserError
-from maml_tf.evaluation import report
-from maml_tf.evaluation.comparison import compare, scores
+from maml_tf.evaluation import comparison_plot, report
+from maml_tf.evaluation.comparison import compare, scores, training_curve
 from maml_tf.objectives import ACCURACY, SQUARED_ERROR, Axis
 
 RNG = np.random.default_rng(0)
@@ -44,6 +44,19 @@ def test_the_difference_is_paired(pair, capsys):
     assert float(difference) == pytest.approx(-10, abs=0.3)
     half = float(half)
     assert half == pytest.approx(100 * 1.96 * 0.01 / 20, rel=0.1), 'not that of the two means, 1.4'
+
+
+def test_training_curves_are_drawn_where_there_are_some(pair, tmp_path):
+    a, b = pair
+    (a / 'metrics.csv').write_text('iteration,post_accuracy,val\n100,0.25,\n200,0.5,0.4\n300,,\n')
+    np.testing.assert_array_equal(training_curve(a, 'accuracy'), [[100, 0.25], [200, 0.5]])
+    assert not len(training_curve(b, 'accuracy')) and not len(training_curve(a, 'loss'))
+    sizes = []
+    for curves in (None, [training_curve(path, 'accuracy') for path in pair]):
+        runs = [(str(path), scores(path), scores(path)[0]['axis']['values'][-1]) for path in pair]
+        comparison_plot.draw(tmp_path / 'all.png', compare(runs, curves))
+        sizes.append((tmp_path / 'all.png').stat().st_size)
+    assert sizes[0] < sizes[1]
 
 
 def test_several_runs_with_names_and_steps_in_one_picture(pair, capsys, tmp_path):

@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Sequence
 
 from maml_tf.evaluation import comparison_plot
-from maml_tf.evaluation.comparison import compare, scores, table
+from maml_tf.evaluation.comparison import compare, scores, table, training_curve
 from maml_tf.terminal.exit import errors_as_one_line
 
 
@@ -40,12 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--picture', type=pathlib.Path, help='draw the comparison as a PNG file')
     given = parser.parse_args(arguments)
     with errors_as_one_line():
-        runs = []
+        runs, curves = [], []
         for label, directory, steps in map(named_run, given.run):
             scored = scores(directory, steps)
             values = scored[0]['axis']['values']
             runs.append((label, scored, values[-1] if steps is None else steps))
-        compared = compare(runs)
+            curves.append(training_curve(directory, scored[0]['metric']))
+        compared = compare(runs, curves)
         print(table(compared))
         if given.picture:
             comparison_plot.draw(given.picture, compared)

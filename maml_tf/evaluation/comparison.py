@@ -57,6 +57,19 @@ def _scores_csv(directory: pathlib.Path) -> np.ndarray:
         raise UserError(f'{path}: broken ({error}); evaluate the run again') from None
 
 
+def training_curve(directory: pathlib.Path, metric: str) -> np.ndarray:
+    """Reads the metric on the queries of training tasks: [points, 2], iterations and values.
+
+    There is no point where the run has no metrics.csv, or another column.
+    """
+    try:
+        with open(directory / 'metrics.csv', newline='', encoding='utf-8') as file:
+            rows = [(row['iteration'], row.get(f'post_{metric}')) for row in csv.DictReader(file)]
+        return np.array([row for row in rows if row[1]], float).reshape(-1, 2)
+    except (OSError, ValueError, KeyError):  # A picture without it says enough.
+        return np.zeros([0, 2])
+
+
 def _size(tasks: int, entries: int) -> str:
     return f'{tasks} tasks with {entries} scores each'
 
@@ -67,6 +80,7 @@ class Compared(NamedTuple):
     label: what it is called. results, scores: see Scored. steps: value on its axis.
     difference, ci95: its mean score minus the first run's on the same tasks, and the half-width of
       the interval; None: it is the first.
+    curve: of its training, see `training_curve`.
     """
 
     label: str
@@ -75,24 +89,30 @@ class Compared(NamedTuple):
     steps: int
     difference: float | None
     ci95: float | None
+    curve: np.ndarray = np.zeros([0, 2])
 
 
-def compare(runs: Sequence[tuple[str, Scored, int]]) -> list[Compared]:
+def compare(
+    runs: Sequence[tuple[str, Scored, int]], curves: Sequence[np.ndarray] | None = None
+) -> list[Compared]:
     """Compares runs with the first.
 
-    runs: of each (label, Scored, steps).
-    Raises UserError where they were not scored on the same tasks by the same metric.
+    Args:
+      runs: of each (label, Scored, steps).
+      curves: of each the curve of its training; None: they are not shown.
+    Raises: UserError where they were not scored on the same tasks by the same metric.
     """
     (_, (first, first_scores), _), *_ = runs
     compared = []
-    for label, (results, run_scores), steps in runs:
+    curves = [np.zeros([0, 2])] * len(runs) if curves is None else curves
+    for (label, (results, run_scores), steps), curve in zip(runs, curves, strict=True):
         for name in ('metric', 'unit', 'tasks'):
             if results[name] != first[name]:
                 raise UserError(f'not alike: {name} is {first[name]} and {results[name]}')
         for name, one, other in report.differing(first['protocol'], results['protocol']):
             raise UserError(f'not on the same tasks: protocol has {name} {one} and {other}')
         difference = paired(run_scores, first_scores) if compared else (None, None)
-        compared.append(Compared(label, results, run_scores, steps, *difference))
+        compared.append(Compared(label, results, run_scores, steps, *difference, curve))
     return compared
 
 

@@ -22,18 +22,22 @@ LONGEST = 26  # letters of a label
 
 def draw(path: pathlib.Path, runs: Sequence[Compared]) -> None:
     """Draws the metric along each run's axis up to where it counts, every run's mean, and its
-    difference to the first."""
+    difference to the first; and before them the metric in the course of training, where a run of
+    this program left it."""
     first = runs[0]
     metric, percent = first.results['metric'], first.results['unit'] == '%'
-    figure = Figure(figsize=(13, 1.8 + 0.36 * max(8, len(runs))))
-    along, means, differences = figure.subplots(1, 3, width_ratios=(5, 3, 3))
+    trained = any(len(run.curve) for run in runs)
+    figure = Figure(figsize=(18 if trained else 13, 1.8 + 0.36 * max(8, len(runs))))
+    ratios = (*[5] * trained, 5, 3, 3)
+    *training, along, means, differences = figure.subplots(1, len(ratios), width_ratios=ratios)
     differences.sharey(means)
+    if training:
+        _training_curves(training[0], runs, percent)
     for number, run in enumerate(runs):
         axis = run.results['axis']['values']
         count = axis.index(run.steps) + 1
         curve = np.array(run.results['mean'][:count], float)
-        line = LINES[number // len(COLOURS) % len(LINES)]
-        style = {'color': _colour(number), 'linestyle': line, 'marker': 'o', 'markersize': 3}
+        style = _style(number) | {'marker': 'o', 'markersize': 3}
         along.plot(axis[:count], curve, label=_short(run.label), **style)
     along.set_xlabel(first.results['axis']['name'])
     along.set_ylabel(metric)
@@ -62,6 +66,24 @@ def draw(path: pathlib.Path, runs: Sequence[Compared]) -> None:
 
 def _dot(axes: Axes, number: int, mean: float, half: float) -> None:
     axes.errorbar(mean, number, xerr=half, fmt='o', color=_colour(number), capsize=3, markersize=4)
+
+
+def _training_curves(axes: Axes, runs: Sequence[Compared], percent: bool) -> None:
+    for number, run in enumerate(runs):
+        if len(run.curve):
+            axes.plot(*run.curve.T, linewidth=1, **_style(number))
+    axes.set_xlabel('iteration')
+    axes.set_title('training tasks, after adaptation')
+    axes.grid(alpha=0.3)
+    if percent:
+        axes.yaxis.set_major_formatter(lambda value, _: f'{100 * value:g}%')
+    else:
+        axes.set_yscale('log')
+
+
+def _style(number: int) -> dict[str, str]:
+    line = LINES[number // len(COLOURS) % len(LINES)]
+    return {'color': _colour(number), 'linestyle': line}
 
 
 def _colour(number: int) -> str:
