@@ -126,6 +126,9 @@ class Learner(Configured, KerasSteps, keras.Model):
         """Raises UserError for flags of a command line that do not go with each other."""
         del flags
 
+    def check_ready(self) -> None:
+        """Raises UserError for weights that cannot be evaluated yet; by default all can."""
+
     @property
     def validation_steps(self) -> int:
         """Returns the steps of adaptation in validation; by default as many as in training."""

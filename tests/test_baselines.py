@@ -581,7 +581,24 @@ def test_flags_of_fine_tuning():
     own = ('--fine_tuning_layers=last', '--fine_tuning_updates=3', '--fine_tuning_rate=0.1')
     learner = made('--algorithm=fine_tuning', '--datasource=omniglot', *own)
     assert (learner.trained_layers, learner.updates, learner.given) == ('last', 3, (0.1, 0.0))
-    assert len(fine_tuning.GRID) == 42 and learner.choice['scores'].shape == (42,)
+    assert len(fine_tuning.GRID) == 42 and not learner.choice and not learner.scheduled
+    chooses = made('--algorithm=fine_tuning', '--datasource=omniglot')
+    assert chooses.choice['scores'].shape == (42,) and chooses.scheduled
+    with pytest.raises(UserError, match='before the last iterations, which choose the rate'):
+        chooses.check_ready()
+    chooses.choice['scores'].assign(np.ones(42))
+    chooses.check_ready()
+    learner.check_ready()
+    with pytest.raises(UserError, match='--ensemble=3: its checkpoints are from before'):
+        made('--algorithm=fine_tuning', '--datasource=omniglot', '--ensemble=3')
+
+
+@pytest.mark.parametrize(
+    'flag', ['--train_num_classes=9', '--train_query=3', '--meta_batch_size=3']
+)
+def test_flags_of_training_tasks_are_refused_where_none_are_drawn(flag):
+    with pytest.raises(UserError, match=f'{flag}: means nothing to --algorithm=baseline_pp'):
+        made('--algorithm=baseline_pp', '--datasource=omniglot', flag)
 
 
 def test_flags_of_from_scratch():

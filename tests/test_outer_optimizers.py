@@ -173,10 +173,10 @@ def test_each_step_has_the_rate_of_its_iteration(course):
 
 
 def test_factors_of_the_authors_of_metaoptnet():
-    """0.1, 0.06, 0.012 and 0.0024 from epochs 0, 20, 40 and 50 on, of 1000 iterations."""
+    """0.1 times 1, 0.06, 0.012 and 0.0024 from epochs 0, 20, 40 and 50 on, of 1000 iterations."""
     rate = algorithms.registry()['metaoptnet'].outer.rate(60_000)
     at = [0, 19_999, 20_000, 39_999, 40_000, 49_999, 50_000, 59_999]
-    expected = np.repeat([0.1, 0.06, 0.012, 0.0024], 2)
+    expected = np.repeat([0.1, 0.006, 0.0012, 0.00024], 2)
     np.testing.assert_allclose([rate(np.int64(t)) for t in at], expected, rtol=1e-6)
 
 
@@ -268,7 +268,7 @@ def asked_of(method, *arguments):
 
 R2D2 = OuterOptimizer(5e-3, decay_every=2000)
 METAOPTNET = OuterOptimizer(
-    0.1, 'sgd', 5e-4, factors=((20_000, 0.6), (40_000, 0.12), (50_000, 0.024))
+    0.1, 'sgd', 5e-4, factors=((20_000, 0.06), (40_000, 0.012), (50_000, 0.0024))
 )
 change = dataclasses.replace
 
@@ -354,7 +354,7 @@ def test_factors_that_are_none(text):
     with pytest.raises(UserError) as error:
         checked(f'--meta_lr_factors={text}')
     message = str(error.value)
-    assert message.startswith(f'--meta_lr_factors={text}: pairs like 20000:0.6,40000:0.12')
+    assert message.startswith(f'--meta_lr_factors={text}: pairs like 20000:0.06,40000:0.012')
     assert '\n' not in message
 
 
@@ -389,7 +389,7 @@ def test_who_heeds_the_rate():
 def name_of(method, *arguments):
     """As the program names it; the network does not matter here."""
     cls = algorithms.registry()[method]
-    attributes = ('heeds', 'outer', 'scheduled', 'inner_steps', 'inner_lr')
+    attributes = ('heeds', 'outer', 'own_encoder', 'scheduled', 'inner_steps', 'inner_lr')
     learner = types.SimpleNamespace(**{name: getattr(cls, name) for name in attributes})
     return experiment_string(checked(f'--algorithm={method}', *arguments), learner)
 
@@ -416,6 +416,27 @@ def test_the_method_s_own_rate_does_not_change_the_name(method, rate):
     assert name_of(method, f'--meta_lr={rate}') == name_of(method)
     for other in {0.001, 0.005, 0.1} - {rate}:
         assert name_of(method, f'--meta_lr={other}') == f'{name_of(method)}.meta_lr_{other}'
+
+
+@pytest.mark.parametrize(
+    'method, argument',
+    [
+        ('r2d2', '--encoder=r2d2'),
+        ('r2d2', '--meta_lr_halve_every=2000'),
+        ('metaoptnet', '--dropout=0.1'),
+        ('metaoptnet', '--meta_optimizer=sgd'),
+        ('metaoptnet', '--meta_weight_decay=0.0005'),
+        ('metaoptnet', '--meta_lr_factors=20000:0.06,40000:0.012,50000:0.0024'),
+        ('maml', '--meta_optimizer=adam'),
+    ],
+)
+def test_what_the_method_does_anyway_does_not_change_the_name(method, argument):
+    assert name_of(method, argument) == name_of(method)
+
+
+def test_a_cosine_does_not_rise():
+    with pytest.raises(UserError, match=r'--meta_lr_cosine_to=0.01: the rate falls to it, from'):
+        asked_of('maml', '--meta_lr_cosine_to=0.01')
 
 
 def test_the_length_is_in_the_name_where_the_rate_depends_on_it():

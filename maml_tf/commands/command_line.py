@@ -190,7 +190,7 @@ def check_same_model(flags, recorded: Mapping[str, str]) -> None:
     fixed = ['num_classes'] if learner.fixed_way else []
     for name in (
         *('algorithm', 'datasource', *fixed, 'baseline', 'norm', 'num_filters', 'conv'),
-        *('max_pool', 'image_size', *of_the_run(flags)),
+        *('max_pool', 'image_size', 'encoder', 'dropout', *of_the_run(flags)),
     ):
         value = flags[name].value
         now = None if value is None else str(value)

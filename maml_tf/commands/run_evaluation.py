@@ -117,10 +117,12 @@ def _load(experiment: Experiment) -> tuple[int | None, str]:
     flags, directory = experiment.flags, experiment.directory
     if flags.init_from and not flags.train:
         load_weights(experiment.learner, flags.init_from)
+        experiment.learner.check_ready()
         directory.path.mkdir(parents=True, exist_ok=True)
         return None, f'weights of {flags.init_from}'
     command_line.check_same_model(flags, directory.flags())
     iteration = directory.restore(-1 if flags.train else flags.test_iter)
+    experiment.learner.check_ready()
     return iteration, f'iteration {iteration} of {max(iteration, experiment.iterations)}'
 
 

@@ -1,10 +1,10 @@
 """Two tasks of two weights: where pre-training and meta-learning end, and one step further.
 
 The tasks are lines, y = slope x + intercept, one seen in a wide range of x, one in a narrow range.
-So the first has steep walls in the plane of (slope, intercept), which pull pre-training to its
-side, and down which one gradient step leads far; the second is flat. Both start points are learnt
-by the package's own MAML: by its pretraining op, which fits one line to all points, and by its
-meta-training op.
+So the first is a valley with steep walls in the plane of (slope, intercept); the second is flat.
+The steep walls pull pre-training to their side. From high on such a wall one gradient step leads
+far. Both start points are learnt by the package's own MAML: by its pretraining op, which fits one
+line to all points, and by its meta-training op.
 """
 
 from collections.abc import Callable

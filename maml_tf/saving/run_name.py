@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from maml_tf.datasets.flags import train_update_batch_size
 from maml_tf.learner import Learner
+from maml_tf.networks.image_encoders.resnet12 import DROPOUT as RESNET_DROPOUT
 from maml_tf.training import outer_optimizers
 
 # Flags of the data and of training that make another run, and stand in its name where they are not
@@ -47,10 +48,15 @@ def experiment_string(flags, learner: Learner, own: Collection[str] = ()) -> str
         parts += [str(flags.pretrain_iterations)] if flags.metatrain_iterations else []
     if learner.scheduled or flags.meta_lr_cosine_to is not None:
         parts.append(f'.of{flags.metatrain_iterations}')
+        if flags.pretrain_iterations and flags.meta_lr_cosine_to is not None:
+            parts.append(f'+{flags.pretrain_iterations}')
     if flags.seed:
         parts.append(f'.seed{flags.seed}')
+    # What a flag says that the method does anyway is no other run.
+    of_method = outer_optimizers.own_values(learner.outer) | {'encoder': learner.own_encoder}
+    if (flags.encoder or learner.own_encoder) == 'resnet12':
+        of_method['dropout'] = RESNET_DROPOUT
     for name in (*TRAINING_FLAGS, *own):
-        own_value = learner.outer.meta_lr if name == 'meta_lr' else flags[name].default
-        if flags[name].value not in (flags[name].default, own_value):
+        if flags[name].value not in (flags[name].default, of_method.get(name)):
             parts.append(f'.{name}_{flags[name].value}')
     return ''.join(parts)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -107,11 +108,28 @@ def from_flags(flags, own: OuterOptimizer) -> OuterOptimizer:
     }
     if any(value not in (None, ()) for value in courses.values()):
         changes |= courses | {'decay': flags.meta_lr_factor}
-    return dataclasses.replace(own, **changes)
+    asked = dataclasses.replace(own, **changes)
+    if asked.cosine_to is not None and asked.cosine_to > asked.meta_lr:
+        raise UserError(
+            f'--meta_lr_cosine_to={asked.cosine_to}: the rate falls to it, from '
+            f'--meta_lr={asked.meta_lr}; no more than that'
+        )
+    return asked
+
+
+def own_values(own: OuterOptimizer) -> dict[str, Any]:
+    """Returns {flag: value} of what a command line could say of a method's own optimizer."""
+    return {
+        'meta_lr': own.meta_lr,
+        'meta_optimizer': own.kind,
+        'meta_weight_decay': own.weight_decay,
+        'meta_lr_halve_every': own.decay_every,
+        'meta_lr_factors': ','.join(f'{start}:{factor}' for start, factor in own.factors),
+    }
 
 
 def _factors(text):
-    """Reads '20000:0.6,40000:0.12'."""
+    """Reads '20000:0.06,40000:0.012'."""
     if text is None:
         return ()
     try:
@@ -123,7 +141,7 @@ def _factors(text):
     possible = all(math.isfinite(factor) and factor >= 0 for _, factor in factors)
     if not factors or not possible or starts != sorted({*starts}) or starts[0] < 1:
         raise UserError(
-            f'--meta_lr_factors={text}: pairs like 20000:0.6,40000:0.12, iterations in order'
+            f'--meta_lr_factors={text}: pairs like 20000:0.06,40000:0.012, iterations in order'
         )
     return factors
 
@@ -166,7 +184,7 @@ def define_flags(flags) -> None:
     flags.DEFINE_string(
         'meta_lr_factors',
         None,
-        'pairs like 20000:0.6,40000:0.12: from that iteration on the rate is so many times '
+        'pairs like 20000:0.06,40000:0.012: from that iteration on the rate is so many times '
         '--meta_lr',
     )
     flags.DEFINE_float(

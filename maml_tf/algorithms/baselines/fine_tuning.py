@@ -43,8 +43,10 @@ class FineTuning(Pretrained):
     An update is on the whole support set: w <- w - rate / (1 + decay t) g, for t = 0, 1, ... Rate
     and decay are the pair of the authors' grid that does best on validation tasks: once pretraining
     is over, a phase of its own tries all pairs. The choice is kept with the weights; it is made for
-    the shots and ways of training. Batch norm uses the running averages of pretraining all along,
-    also in the updates, unless `transductive`; its scales and offsets are trained with the rest.
+    the shots and ways of training. The checkpoint that is best in validation is from before it.
+
+    Batch norm uses the running averages of pretraining all along, also in the updates, unless
+    `transductive`; its scales and offsets are trained with the rest.
 
     Args:
       encoder, objective, classes, batch_size, transductive: see Pretrained.
@@ -57,9 +59,6 @@ class FineTuning(Pretrained):
     """
 
     takes_masks = True
-    evaluation_flags = (
-        *('fine_tuning_layers', 'fine_tuning_updates', 'fine_tuning_rate', 'fine_tuning_decay'),
-    )
 
     def __init__(
         self,
@@ -84,9 +83,12 @@ class FineTuning(Pretrained):
         self.trained_layers = layers  # Keras has `layers`.
         self.updates, self.choice_iterations = updates, choice_iterations
         self.given = None if rate is None else (rate, decay or 0.0)
+        self.scheduled = self.given is None  # The choice comes at the end.
         # The summed scores of each pair, and the pair that is best by them.
         start = {'scores': np.zeros(len(GRID)), 'rate': np.array(START[0])}
         start |= {'decay': np.array(START[1])}
+        if self.given is not None:
+            start = {}
         self.choice = {name: self.add_state(CHOICE + name, value) for name, value in start.items()}
 
     @classmethod
@@ -109,7 +111,15 @@ class FineTuning(Pretrained):
                 f'--fine_tuning_decay={flags.fine_tuning_decay}: only with --fine_tuning_rate; '
                 'else both are chosen'
             )
-        if flags.train_on == 'trainval' and flags.fine_tuning_rate is None:
+        if flags.fine_tuning_rate is not None:
+            super().check_flags(flags)
+            return
+        if flags.ensemble > 1:
+            raise UserError(
+                f'--ensemble={flags.ensemble}: its checkpoints are from before the choice of a '
+                'rate; give --fine_tuning_rate and --fine_tuning_decay'
+            )
+        if flags.train_on == 'trainval':
             raise UserError(
                 '--train_on=trainval: leaves no validation classes to choose a rate by; give '
                 '--fine_tuning_rate and --fine_tuning_decay'
@@ -119,6 +129,14 @@ class FineTuning(Pretrained):
     def tiny(cls) -> tuple['FineTuning', EpisodeSpec]:
         learner = cls(tiny_encoder(), MeanClassification(), TINY_CLASSES, updates=5, rate=0.05)
         return learner, EpisodeSpec(way=3, shot=2, query=2)
+
+    def check_ready(self) -> None:
+        """Raises UserError where the rate is not chosen yet."""
+        if self.given is None and not np.any(self.choice['scores']):
+            raise UserError(
+                'fine_tuning: these weights are from before the last iterations, which choose the '
+                'rate; train on, or give --fine_tuning_rate and --fine_tuning_decay'
+            )
 
     # What training does.
 

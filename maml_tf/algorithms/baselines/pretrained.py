@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf.algorithms.baselines.heads import Head, LinearHead
-from maml_tf.algorithms.metric.metric_learner import MetricLearner, TrainingPass
+from maml_tf.algorithms.metric.metric_learner import MetricLearner, TrainingPass, check_flat
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import Batch, BatchSpec
 from maml_tf.errors import ArgumentError, UserError
@@ -17,6 +17,12 @@ from maml_tf.training.operations import metatrain_op
 from maml_tf.training.phases import Loss, OuterLoop, Phase
 
 CLASSIFIER = 'classifier'
+# Flags that say how training tasks differ from those of evaluation.
+OF_TRAINING_TASKS = (
+    *('train_num_classes', 'train_update_batch_size', 'train_query', 'train_way_from'),
+    *('train_shot_from', 'leave_to_query'),
+)
+_ODD = 0x9E3779B97F4A7C1  # mixes a sum into 64 bits
 TINY_CLASSES = 16  # Those of the checks' source.
 
 
@@ -25,9 +31,10 @@ class Pretrained(MetricLearner):
 
     Training minimises the mean cross-entropy of a batch; no task is drawn. Each rotation that makes
     a class of its own (Omniglot) is one here. What becomes of the encoder in a task is the
-    subclass's; the classifier plays no part there. Batch norm takes the statistics of the batch,
-    on several devices those of a device's part of it, and moves its running averages; in tasks it
-    uses these, unless `transductive`.
+    subclass's; the classifier plays no part there. Batch norm takes the statistics of the batch
+    and moves its running averages; in tasks it uses these, unless `transductive`. On several
+    devices batch norm sees a device's part of the batch, and what random layers draw is decided by
+    that part: there they do not learn to the digit what one device learns.
 
     Args:
       encoder: a keras.Model, images [n, ...] -> features [n, features].
@@ -51,8 +58,7 @@ class Pretrained(MetricLearner):
         **kwargs,
     ):
         super().__init__(encoder, objective, transductive, **kwargs)
-        if len(encoder.output_shape) != 2:
-            raise ArgumentError('encoder', encoder.name, 'its features are not flat: [n, features]')
+        check_flat(encoder)
         for argument, value in (('classes', classes), ('batch_size', batch_size)):
             if value < 1:
                 raise ArgumentError(argument, value, 'at least 1')
@@ -94,17 +100,20 @@ class Pretrained(MetricLearner):
 
     @classmethod
     def check_flags(cls, flags: Any) -> None:
-        if flags.meta_batch_size != flags['meta_batch_size'].default:
-            raise UserError(
-                f'--meta_batch_size={flags.meta_batch_size}: means nothing to '
-                f'--algorithm={flags.algorithm}, which trains on batches of '
-                f'--{flags.algorithm}_batch examples'
-            )
+        for name in ('meta_batch_size', *OF_TRAINING_TASKS):
+            if flags[name].value != flags[name].default:
+                raise UserError(
+                    f'--{name}={flags[name].value}: means nothing to '
+                    f'--algorithm={flags.algorithm}, which trains on batches of '
+                    f'--{flags.algorithm}_batch examples'
+                )
 
     def meta_loss(self, batch: Batch, step: tf.Tensor) -> Loss:
         """Returns the cross-entropy of a plain labelled batch, over all training classes."""
-        # A batch has no key; what random layers draw is the iteration's.
-        key = tf.bitcast(tf.cast(step, tf.int64), tf.uint32)[tf.newaxis]
+        # A batch has no key; what random layers draw is decided by its pixels and the iteration.
+        bits = tf.bitcast(tf.cast(batch.x, tf.float32), tf.int32)
+        number = tf.reduce_sum(tf.cast(bits, tf.int64)) * _ODD + tf.cast(step, tf.int64)
+        key = tf.bitcast(number, tf.uint32)[tf.newaxis]
         training = TrainingPass(self, key, step)
         features = self.embed(batch.x[tf.newaxis], training=training)
         weights = {name: tf.convert_to_tensor(w) for name, w in self.classifier.items()}

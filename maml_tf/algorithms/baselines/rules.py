@@ -54,7 +54,7 @@ class DecayingRate(UpdateRule):
 
 
 class Adam(UpdateRule):
-    """Adam (Kingma and Ba 2015, algorithm 1), its bias correction put into the rate.
+    """Adam as the end of section 2 has it (Kingma and Ba 2015): the rate has its bias correction.
 
     The slots are the first and second moments, `<name>_m` and `<name>_v`.
     """

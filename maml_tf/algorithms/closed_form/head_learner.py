@@ -3,7 +3,11 @@
 import keras
 import tensorflow as tf
 
-from maml_tf.algorithms.metric.metric_learner import MetricLearner, of_absent_classes
+from maml_tf.algorithms.metric.metric_learner import (
+    MetricLearner,
+    check_flat,
+    of_absent_classes,
+)
 from maml_tf.learner import State
 from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS
 from maml_tf.objectives import Objective
@@ -20,6 +24,7 @@ class HeadLearner(MetricLearner):
       encoder, objective, transductive: see MetricLearner; features are flat.
       intercept: append a one to all features, so that the head has a bias, penalised as the rest.
       scale, offset: where the learnt ones start; None: there are none.
+    Raises: ArgumentError for features that are not flat.
     """
 
     heeds = (*MetricLearner.heeds, *ENCODER_FLAGS)
@@ -34,6 +39,7 @@ class HeadLearner(MetricLearner):
         **kwargs,
     ):
         super().__init__(encoder, objective, **kwargs)
+        check_flat(encoder)
         self.intercept = intercept
         self.scale, self.offset = (
             None

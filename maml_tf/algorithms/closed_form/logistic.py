@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from maml_tf.algorithms.closed_form.positive_definite import add_to_diagonal, solve
 
+_SURE = 40.0  # Half a logit beyond which exponentials would leave float32.
+
 
 def logistic_regression(x: tf.Tensor, y: tf.Tensor, weight: float, steps: int) -> tf.Tensor:
     """Returns the weights of a classifier "this class or another" for each class.
@@ -27,7 +29,8 @@ def logistic_regression(x: tf.Tensor, y: tf.Tensor, weight: float, steps: int) -
     y = tf.linalg.matrix_transpose(y)  # [tasks, way, n]: a system for each class.
     alpha = eta = tf.zeros_like(y)
     for _ in range(steps):
-        up, down = tf.exp(eta / 2), tf.exp(-eta / 2)
+        half = tf.clip_by_value(eta / 2, -_SURE, _SURE)
+        up, down = tf.exp(half), tf.exp(-half)
         root = 1 / (up + down)
         # The root of S times z: (y - mu) / root is down of the class, -up of the others.
         right = root * eta + y * down - (1 - y) * up

@@ -19,8 +19,10 @@ RIDGE, RIDGE_OF_TWO = 50.0, 1.0  # The authors'.
 class LRD2(HeadLearner):
     """Tells each class from the others by a few of Newton's steps (section 3.2).
 
-    Outputs are the classes' logits, without a learnt scale. Two classes have one classifier each,
-    too, whose weights are opposite.
+    Outputs are the classes' logits, without a learnt scale. Of two classes the weights are
+    opposite: the softmax of both outputs is the sigmoid of twice the score. The authors' variant
+    for two classes (the sigmoid of the score, group norm, batches of 32 tasks, another course of
+    the rate) is not here.
 
     Args:
       encoder, transductive: see MetricLearner.
@@ -45,7 +47,7 @@ class LRD2(HeadLearner):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'LRD2':
         """Returns the learner that the command line describes. Raises UserError in regression."""
-        ridge = RIDGE_OF_TWO if problem.evaluation.way == 2 else RIDGE
+        ridge = RIDGE_OF_TWO if problem.training.way == 2 else RIDGE
         return cls(
             encoder_of(flags, problem.input_shape, cls.own_encoder),
             cls.objective_of(flags, problem),

@@ -36,7 +36,7 @@ class MetaOptNet(HeadLearner):
     - prototypes: minus the squared distance to the mean of the class, over the features.
 
     The authors' code stops the machine's solver after 15 steps in training and 3 at test; here it
-    takes `iterations` in both, after which the solution is exact to 1e-8.
+    takes `iterations` in both.
 
     Args:
       encoder, transductive: see MetricLearner.
@@ -53,7 +53,7 @@ class MetaOptNet(HeadLearner):
         0.1,
         kind='sgd',
         weight_decay=5e-4,
-        factors=((20_000, 0.6), (40_000, 0.12), (50_000, 0.024)),
+        factors=((20_000, 0.06), (40_000, 0.012), (50_000, 0.0024)),
     )
 
     def __init__(

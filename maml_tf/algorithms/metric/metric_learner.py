@@ -252,6 +252,12 @@ class TrainingPass:
         return {self._names[number]: value for number, value in self._values.items()}
 
 
+def check_flat(encoder: keras.Model) -> None:
+    """Raises ArgumentError for an encoder whose features are not flat."""
+    if len(encoder.output_shape) != 2:
+        raise ArgumentError('encoder', encoder.name, 'its features are not flat: [n, features]')
+
+
 def of_absent_classes(support_y: tf.Tensor, value: float) -> tf.Tensor:
     """Returns `value` where a class has no support example, else 0: [tasks, 1, way]."""
     return tf.where(

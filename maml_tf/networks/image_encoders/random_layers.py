@@ -22,8 +22,8 @@ from maml_tf.serialisation.configuration import Configured
 class Draws(NamedTuple):
     """What decides the draws of one task's pass through a model.
 
-    key: uint32 [2]; None: a fixed one. step: int64, the iteration. number: of the pass, where a
-    loss sends a task through several times.
+    key: uint32 [2]; None: the step decides. step: int64, the iteration. number: of the pass, where
+    a loss sends a task through several times.
     """
 
     key: tf.Tensor | None
@@ -69,8 +69,10 @@ class RandomLayer(Configured, keras.layers.Layer):
         high: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
         """Draws float32 in [low, high) of this shape."""
-        stream = zlib.crc32(self.name.encode())
-        return uniform(many_bits(draws.key, shape, stream, draws.number), low, high)
+        stream, key = zlib.crc32(self.name.encode()), draws.key
+        if key is None:  # A task made by hand: at least each iteration draws anew.
+            key = tf.bitcast(draws.step, tf.uint32)
+        return uniform(many_bits(key, shape, stream, draws.number), low, high)
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return shape
@@ -101,7 +103,8 @@ class DropBlock(RandomLayer):
     Args:
       rate: the share of entries to drop, in the end.
       size: side of the squares.
-      over: iterations in which the rate rises from 0.
+      over: iterations in which the rate rises from 0. The authors count 40,000 passes, of support
+        and queries apart; here both are one pass.
     """
 
     def __init__(self, rate: float, size: int, name: str, over: int = 20_000, **kwargs):

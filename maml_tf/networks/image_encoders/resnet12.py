@@ -6,13 +6,13 @@ from maml_tf.networks.encoders import BatchNorm, check_can_be_halved
 from maml_tf.networks.image_encoders.random_layers import DropBlock, Dropout
 
 FILTERS = (64, 160, 320, 640)
-SLOPE = 0.1
+SLOPE, DROPOUT = 0.1, 0.1
 
 
 def resnet12(
     input_shape: tuple[int, int, int],
     filters: tuple[int, int, int, int] = FILTERS,
-    dropout: float = 0.1,
+    dropout: float = DROPOUT,
     augmentation: tuple[keras.layers.Layer, ...] = (),
     name: str = 'encoder',
 ) -> keras.Model:
