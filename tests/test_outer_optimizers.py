@@ -398,8 +398,8 @@ def name_of(method, *arguments):
 def test_names_say_what_differs(method):
     arguments = [
         *('--meta_lr=0.3', '--meta_lr_halve_every=10', '--meta_lr_factors=10:0.5,20:0.1'),
-        *('--meta_lr_cosine_to=1e-05', '--meta_lr_cosine_to=0.0', '--meta_optimizer=sgd'),
-        *('--meta_optimizer=rmsprop', '--meta_weight_decay=0.01', '--meta_weight_decay=0.0'),
+        *('--meta_lr_cosine_to=1e-05', '--meta_lr_cosine_to=0.0'),
+        *('--meta_optimizer=rmsprop', '--meta_weight_decay=0.01', '--meta_weight_decay=0.02'),
     ]
     plain, names = name_of(method), [name_of(method, argument) for argument in arguments]
     assert len({plain, *names}) == len(arguments) + 1
