@@ -348,7 +348,9 @@ def test_state_is_a_mean_over_tasks():
     assert_alike(by_name(learner, whole.gradients), mean)
 
 
-@pytest.mark.parametrize('make', [gradient_descent, of_the_phase])
+@pytest.mark.parametrize(
+    'make', [pytest.param(gradient_descent, marks=pytest.mark.slow), of_the_phase]
+)
 def test_in_shares_it_learns_the_same(make):
     """Every variable after four iterations of three tasks, one task at a time."""
     rng, courses = np.random.default_rng(10), []

@@ -156,6 +156,7 @@ def test_starting_anew_keeps_the_earlier_run(tmp_path):
     assert (tmp_path / 'logs' / f'{RUN}.old1' / 'model-20.index').exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'baseline, name', [('--baseline=oracle', 'oracle'), ('--meta_lr=0.001', '.pretrain')]
 )

@@ -89,6 +89,7 @@ def test_a_task_is_a_function_of_its_index(source_and_spec):
             )  # sin() is compiled to other rounding
 
 
+@pytest.mark.slow
 def test_the_same_task_in_another_process():
     program = (
         'import zlib, numpy as np, test_episodes as t; '

@@ -67,6 +67,7 @@ def values(prefix):
     }
 
 
+@pytest.mark.slow
 def test_interrupted_by_the_user(runs):
     """The iterations under way are finished and saved."""
     (interrupted, *_), *_ = runs

@@ -28,10 +28,11 @@ ORACLE = {  # beyond the golden files: other ways, shots, steps, norms, nets, or
     'sinusoid, layer norm': dict(datasource='sinusoid', norm='layer_norm', stop_grad=True),
 }
 STEP = tf.constant(0, tf.int64)
-# They take long, and the oracle's cases are of the same kinds.
+# They take long, and others are of the same kinds.
 LONG = (
     *('dev_miniimagenet_released', 'dev_miniimagenet_5way1shot'),
     'dev_omniglot_5way1shot_stopgrad',
+    *('miniimagenet, odd side', 'miniimagenet, strided', 'max-pool, layer norm, first order'),
 )
 CASES = [
     pytest.param(
@@ -42,7 +43,10 @@ CASES = [
     for path in GOLDEN_FILES
 ]
 CASES += [
-    pytest.param(functools.partial(from_oracle, **flags), id=name) for name, flags in ORACLE.items()
+    pytest.param(
+        functools.partial(from_oracle, **flags), id=name, marks=[pytest.mark.slow] * (name in LONG)
+    )
+    for name, flags in ORACLE.items()
 ]
 
 

@@ -197,7 +197,11 @@ def random_task(shape, way, objective, rng):
 
 
 @pytest.mark.parametrize(
-    'objective', [Classification(), Regression()], ids=['classification', 'regression']
+    'objective',
+    [
+        pytest.param(Classification(), id='classification'),
+        pytest.param(Regression(), id='regression', marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize('norm', NORMS)
 @pytest.mark.parametrize('network', NETWORKS)

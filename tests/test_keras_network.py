@@ -179,6 +179,7 @@ def test_compiled_equals_uncompiled(model, unroll_tasks):
     assert_close(outputs, graph(learner.query_outputs)(task, steps=3))
 
 
+@pytest.mark.slow
 def test_tasks_do_not_touch_each_other():
     """Nor does it matter whether they are unrolled or run in a loop in the graph."""
     model, task = cnn(), random_task((7, 7, 2), tasks=3)

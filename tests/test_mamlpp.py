@@ -126,7 +126,7 @@ def test_what_is_learnt_and_how_it_starts(norm, learnt_rates, step_norms):
 
 
 @pytest.mark.parametrize('stop_grad', [False, True])
-@pytest.mark.parametrize('regression', [False, True])
+@pytest.mark.parametrize('regression', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('norm', NETWORKS)
 def test_meta_gradients(norm, regression, stop_grad):
     """Of the weights, of every rate and of every row of the norms, at all multi-step weights."""
@@ -153,7 +153,7 @@ def test_meta_gradients(norm, regression, stop_grad):
             np.testing.assert_allclose(loss, oracle.meta_loss(*arguments, **settings), rtol=1e-12)
 
 
-@pytest.mark.parametrize('stop_grad', [False, True])
+@pytest.mark.parametrize('stop_grad', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('learnt_rates, step_norms', [(False, False), (False, True), (True, False)])
 @pytest.mark.parametrize('norm', ['scaled batch_norm', 'layer_norm'])
 def test_meta_gradients_without_a_switch(norm, learnt_rates, step_norms, stop_grad):

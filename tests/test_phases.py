@@ -515,7 +515,15 @@ def test_what_is_printed_counts_within_each_phase(built, capsys):
     ]
 
 
-@pytest.mark.parametrize('stops', [[1], [3], [5], [7], [9], [2, 4, 6, 8, 11]], ids=str)
+@pytest.mark.parametrize(
+    'stops',
+    [
+        [3],
+        [2, 4, 6, 8, 11],
+        *(pytest.param([stop], marks=pytest.mark.slow) for stop in (1, 5, 7, 9)),
+    ],
+    ids=str,
+)
 def test_a_run_resumes_in_the_middle_of_any_phase(built, undisturbed, stops, monkeypatch):
     """The user interrupts after these iterations: the end is bit for bit the undisturbed one."""
     run_of = run_training_module._run_of

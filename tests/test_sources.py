@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from command import ROOT, run_maml
+from command import ROOT, run_here, run_maml
 from PIL import Image
 from test_bad_input import refused
 from test_cifar import written  # noqa: F401  (a fixture: a prepared CIFAR-100)
@@ -233,5 +233,5 @@ def test_other_metric_learners_on_a_folder(photos, tmp_path, algorithm, pictures
     ids=lambda value: value[0].split('=')[0] if value[0].startswith('--') else '',
 )
 def test_refused(photos, tmp_path, arguments, words):
-    refused(run_maml(*SMALL, f'--data_dir={photos}', *arguments, cwd=tmp_path, expect=1), *words)
+    refused(run_here(*SMALL, f'--data_dir={photos}', *arguments, cwd=tmp_path, expect=1), *words)
     assert not list(tmp_path.iterdir())
