@@ -155,6 +155,7 @@ def test_rotations_as_classes_quadruple_them(source):
     assert vinyals.tasks('trainval', EpisodeSpec(5, 1, 1), 0).pick.candidates == 4 * 1200
 
 
+@pytest.mark.slow
 def test_the_same_pixels_in_another_process(source):
     program = (
         'import zlib, numpy as np; from maml_tf.terminal import quiet; quiet.import_tensorflow(); '
