@@ -187,6 +187,10 @@ class Learner(Configured, KerasSteps, keras.Model):
         del spec
         return tasks
 
+    def evaluation_share(self, tasks: int, spec: EpisodeSpec) -> int:
+        """Returns the same for evaluation, where no way back keeps activations."""
+        return self.share(tasks, spec)
+
     def gradients_of(
         self,
         loss: Callable[[Any, tf.Tensor], Loss],

@@ -45,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             scored = scores(directory, steps)
             values = scored[0]['axis']['values']
             runs.append((label, scored, values[-1] if steps is None else steps))
-            curves.append(training_curve(directory, scored[0]['metric']))
-        compared = compare(runs, curves)
+            if given.picture:
+                curves.append(training_curve(directory, scored[0]['metric']))
+        compared = compare(runs, curves or None)
         print(table(compared))
         if given.picture:
             comparison_plot.draw(given.picture, compared)

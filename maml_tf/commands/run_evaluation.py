@@ -97,7 +97,7 @@ def _scores(experiment: Experiment, tasks: Draw, members: list[int]) -> np.ndarr
     restore = experiment.directory.restore_among_best
     loads = [functools.partial(restore, iteration) for iteration in members]
     chunk = evaluate.chunk(spec)
-    at_once = learner.share(chunk, spec)
+    at_once = learner.evaluation_share(chunk, spec)
     scores = ensemble_scores(learner, loads, tasks, flags.test_tasks, chunk, at_once)
     _load(experiment)  # Pictures of single tasks are of the last checkpoint.
     return scores
@@ -109,7 +109,7 @@ def evaluator(
     """Returns evaluate(count) -> scores [count, entries], see evaluation/evaluate.py."""
     learner, spec = experiment.learner, experiment.problem.evaluation
     chunk = evaluate.chunk(spec)
-    return evaluate.evaluator(learner, tasks, steps, chunk, learner.share(chunk, spec))
+    return evaluate.evaluator(learner, tasks, steps, chunk, learner.evaluation_share(chunk, spec))
 
 
 def _load(experiment: Experiment) -> tuple[int | None, str]:

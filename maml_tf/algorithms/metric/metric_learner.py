@@ -196,6 +196,11 @@ class MetricLearner(Learner):
         del tasks, spec
         return 1
 
+    def evaluation_share(self, tasks: int, spec: EpisodeSpec) -> int:
+        """Returns all tasks: what follows the encoder takes them together."""
+        del spec
+        return tasks
+
     @classmethod
     def objective_of(cls, flags, problem: Problem, smoothing: float = 0.0) -> Objective:
         """Returns the objective of a metric learner, whose loss is a mean, with smooth labels.

@@ -69,7 +69,7 @@ class AlphaMAML(MAML):
             problem.network(),
             problem.objective,
             inner_lr=rates['inner_lr'],
-            meta_lr=cls.outer.meta_lr if flags.meta_lr is None else flags.meta_lr,
+            meta_lr=outer_optimizers.from_flags(flags, cls.outer).meta_lr,
             inner_rate_step=flags.alpha_maml_inner_rate_step,
             outer_rate_step=flags.alpha_maml_outer_rate_step,
             **cls.arguments_of(flags, problem),

@@ -115,7 +115,7 @@ class MAMLPlusPlus(MAML):
     def check_flags(cls, flags) -> None:
         """Raises UserError for switches that contradict each other."""
         super().check_flags(flags)
-        meta_lr = cls.outer.meta_lr if flags.meta_lr is None else flags.meta_lr
+        meta_lr = outer_optimizers.from_flags(flags, cls.outer).meta_lr
         if flags.mamlpp_meta_lr_end > meta_lr:
             raise UserError(
                 f'--mamlpp_meta_lr_end={flags.mamlpp_meta_lr_end}: the rate falls to it from '
