@@ -44,14 +44,11 @@ class Stream:
         """
         counters = -(-words // _WORDS_PER_COUNTER)
         first = tf.cast(start, tf.uint64) * tf.constant(counters, tf.uint64)
-        bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[tasks, counters * _WORDS_PER_COUNTER],
-            key=tf.constant([self._key], tf.uint64),
-            counter=tf.stack([first, tf.constant(0, tf.uint64)]),
-            alg=_PHILOX,
-            dtype=tf.uint32,
+        key, counter = (
+            tf.constant(self._key, tf.uint64),
+            tf.stack([first, tf.constant(0, tf.uint64)]),
         )
-        return bits[:, :words]
+        return _philox(key, counter, [tasks, counters * _WORDS_PER_COUNTER])[:, :words]
 
 
 def keyed_bits(key: tf.Tensor | None, words: int | tf.Tensor, stream: int = 0) -> tf.Tensor:
@@ -91,12 +88,15 @@ def many_bits(
     """
     if key is None:
         key = tf.constant(_FIXED_KEY, tf.uint32)
+    return _philox(
+        tf.bitcast(key, tf.uint64), tf.constant([counter << 32, stream], tf.uint64), shape
+    )
+
+
+def _philox(key, counter, shape):
+    """Returns the words from a counter, uint64 [2], on; key: uint64."""
     return tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=shape,
-        key=tf.bitcast(key, tf.uint64)[tf.newaxis],
-        counter=tf.constant([counter << 32, stream], tf.uint64),
-        alg=_PHILOX,
-        dtype=tf.uint32,
+        shape=shape, key=key[tf.newaxis], counter=counter, alg=_PHILOX, dtype=tf.uint32
     )
 
 
