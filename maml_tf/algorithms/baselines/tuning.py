@@ -40,8 +40,9 @@ def tune(
 
 
 class TunedEncoder:
-    """A Keras encoder with weights of each task's own. Keras' layers take the weights of one task:
-    tasks are computed one after another.
+    """A Keras encoder with weights of each task's own.
+
+    Keras' layers take the weights of one task, so tasks are computed one after another.
 
     Args:
       encoder: images [n, ...] -> features [n, features].

@@ -46,9 +46,11 @@ class _Now(NamedTuple):
 
 
 class LSTMMetaLearner(GradientLearner):
-    """The LSTM meta-learner: theta_t = f_t theta_t-1 - i_t grad L(theta_t-1) on mini-batches of the
-    support set, the gates f and i from a learnt LSTM (section 3; see lstm_optimiser.py); and
-    (LSTM, theta_0) <- Adam(grad mean_i L_query(theta_T)), the norm of the gradient clipped.
+    """Lets a learnt LSTM take the inner steps (section 3; see lstm_optimiser.py).
+
+    theta_t = f_t theta_t-1 - i_t grad L(theta_t-1) on mini-batches of the support set, with the
+    gates f and i from the LSTM. Then (LSTM, theta_0) <- Adam(grad mean_i L_query(theta_T)), the
+    norm of the gradient clipped.
 
     All weights of the network adapt, those of its normalisations too. Gradients and losses that the
     LSTM reads count as constant in the meta-gradient, which so has no second derivatives. The

@@ -28,7 +28,7 @@ class RandomCrop(RandomLayer):
 
 
 class RandomFlip(RandomLayer):
-    """Mirrors every other image [n, h, w, c], left and right."""
+    """Mirrors images [n, h, w, c], left and right, each with a chance of one half."""
 
     def __init__(self, name: str = 'random_flip', **kwargs):
         super().__init__(name, **kwargs)

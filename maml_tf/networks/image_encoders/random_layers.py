@@ -45,7 +45,7 @@ def drawing(draws: Draws) -> Iterator[None]:
 
 
 class RandomLayer(Configured, keras.layers.Layer):
-    """Draws in training. Subclasses write `drawn`.
+    """A layer that draws at random in training. Subclasses write `drawn`.
 
     name: the layer's; two layers of a model draw alike if they have the same.
     """
