@@ -223,7 +223,7 @@ class TrainingPass:
     from the loss's state), and what random layers draw.
 
     Args:
-      key: the tasks' random bits, uint32 [tasks, 2]; None: always the same.
+      key: the tasks' random bits, uint32 [tasks, 2]; None: what is drawn goes by the step.
       step: the iteration, for layers that change in the course of training; None: the first.
     """
 

@@ -2,7 +2,6 @@
 
 import functools
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,7 +15,7 @@ from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
 from maml_tf.objectives import MeanClassification, Objective
 from maml_tf.training import outer_optimizers
-from maml_tf.training.outer_optimizers import adam
+from maml_tf.training.outer_optimizers import OuterOptimizer
 from maml_tf.training.phases import Loss, OuterLoop, Phase, Update
 from maml_tf.update_rules import RatesByStep, Tensors
 
@@ -195,11 +194,8 @@ class MAMLPlusPlus(MAML):
     def phases(self, outer: OuterLoop) -> list[Phase]:
         """Returns a phase for each stretch whose iterations are alike; they share one Adam."""
         end = outer.metatrain_iterations
-        rate = outer.meta_lr
-        if self.scheduled:
-            least = self.meta_lr_end / rate if rate else 1.0
-            rate = keras.optimizers.schedules.CosineDecay(rate, max(end, 1), alpha=least)
-        optimizer, phases = adam(rate), []
+        cosine_to = self.meta_lr_end if self.scheduled else None
+        optimizer, phases = OuterOptimizer(outer.meta_lr, cosine_to=cosine_to).make(end), []
         cuts = {0, self.multi_step_iterations, self.first_order_iterations}
         starts = sorted(cut for cut in cuts if cut < max(end, 1))
         for start, stop in zip(starts, [*starts[1:], end]):
