@@ -18,7 +18,8 @@ from test_prototypical import (
     random_task,
 )
 
-from maml_tf.algorithms.metric.matching import TEMPERATURES, Matching, random_order
+from maml_tf.algorithms.metric.matching import TEMPERATURES, Matching
+from maml_tf.episodes.order import random_order
 from maml_tf.networks.context_embeddings import FullContext
 from maml_tf.networks.encoders import conv4
 from maml_tf.objectives import MeanClassification

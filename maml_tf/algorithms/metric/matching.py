@@ -9,7 +9,7 @@ import tensorflow as tf
 from maml_tf.algorithms.metric.metric_learner import MetricLearner
 from maml_tf.algorithms.metric.prototypical import COSINE_SCALE, squared_euclidean
 from maml_tf.algorithms.problem import Problem
-from maml_tf.episodes.random_bits import keyed_bits
+from maml_tf.episodes.order import counting, random_order, take
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import UserError
 from maml_tf.learner import State
@@ -18,7 +18,6 @@ from maml_tf.networks.encoders import conv4
 from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS, encoder_of
 from maml_tf.objectives import MeanClassification, Objective
 from maml_tf.ops.masking import NEVER
-from maml_tf.ops.shapes import sizes
 from maml_tf.training.phases import Loss
 
 # What a similarity is multiplied by unless told. Bare cosines of ReLU features, from 0 to 1, let no
@@ -26,8 +25,6 @@ from maml_tf.training.phases import Loss
 # training stalls. Omniglot 5-way 1-shot after 1,600 episodes, 200 validation tasks: times 1 76.7 %,
 # 10 91.3 %, 30 92.2 %, 100 92.5 %; squared_l2 91.2 %.
 TEMPERATURES = {'cosine': COSINE_SCALE, 'squared_l2': 1.0, 'dot': 1.0}
-# The stream of a task's random bits that decides the order.
-_ORDER = 0x6F726472
 
 
 class Matching(MetricLearner):
@@ -107,26 +104,26 @@ class Matching(MetricLearner):
         if not self.context:
             return super().adapt(support_x, support_y, steps, mask)
         order = random_order(support_y, key)
-        mask = None if mask is None else _take(mask, order)
-        state = super().adapt(_take(support_x, order), _take(support_y, order), steps, mask)
+        mask = None if mask is None else take(mask, order)
+        state = super().adapt(take(support_x, order), take(support_y, order), steps, mask)
         back = tf.argsort(order)
-        return {name: _take(value, back) for name, value in state.items()}
+        return {name: take(value, back) for name, value in state.items()}
 
     def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
         if self.context:
             order = random_order(task.support_y, task.key)
             mask = task.support_mask
             task = task._replace(
-                support_x=_take(task.support_x, order),
-                support_y=_take(task.support_y, order),
-                support_mask=None if mask is None else _take(mask, order),
+                support_x=take(task.support_x, order),
+                support_y=take(task.support_y, order),
+                support_mask=None if mask is None else take(mask, order),
             )
         return super().meta_loss(task, step)
 
     def summarise(self, support: tf.Tensor, support_y: tf.Tensor) -> State:
         """Returns {'support': g [tasks, support, features], 'labels': [tasks, support, way]}."""
         if self.context:
-            support = self.context.of_support(support, _counts(support_y))
+            support = self.context.of_support(support, counting(support_y))
         return {'support': support, 'labels': support_y}
 
     def compare(self, state: State, query: tf.Tensor) -> tf.Tensor:
@@ -143,7 +140,7 @@ class Matching(MetricLearner):
         return state['support']
 
     def _log_attention(self, state, query):
-        support, counts = state['support'], _counts(state['labels'])
+        support, counts = state['support'], counting(state['labels'])
         if self.context:
             query = self.context.of_queries(query, support, counts)
         if self.similarity == 'squared_l2':
@@ -154,28 +151,6 @@ class Matching(MetricLearner):
             similarity = tf.matmul(query, support, transpose_b=True)
         filling = NEVER * (1 - counts)
         return tf.nn.log_softmax(self.temperature * similarity + filling[:, tf.newaxis])
-
-
-def random_order(support_y: tf.Tensor, key: tf.Tensor | None = None) -> tf.Tensor:
-    """Draws an order of each task's support set, int32 [tasks, n], the filling last.
-
-    support_y: [tasks, n, way], all zero where an example is filling; key: see task.Task.
-    """
-    tasks, n, _ = sizes(support_y)
-    bits = tf.broadcast_to(keyed_bits(key, n, _ORDER), [tasks, n])
-    priorities = tf.cast(tf.bitwise.right_shift(bits, 1), tf.int32)
-    filling = tf.constant(tf.int32.max)
-    return tf.argsort(tf.where(_counts(support_y) > 0, priorities, filling), stable=True)
-
-
-def _counts(labels):
-    """[tasks, n, way] -> [tasks, n], 1 where an example counts, 0 where it is filling."""
-    return tf.reduce_max(labels, axis=-1)
-
-
-def _take(values, order):
-    """[tasks, n, ...], [tasks, n] -> each task's rows in its order."""
-    return tf.gather(values, order, axis=1, batch_dims=1)
 
 
 def define_flags(flags) -> None:

@@ -1,0 +1,1 @@
+"""Networks that read a sequence: recurrent cells, causal convolutions, attention."""
