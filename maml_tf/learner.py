@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.episodes.task import EpisodeSpec, Task
+from maml_tf.episodes.task import EpisodeSpec, SequenceSpec, Task
 from maml_tf.objectives import Axis, Metric, Objective
 from maml_tf.serialisation.configuration import Configured
 from maml_tf.serialisation.variables import named
@@ -110,6 +110,13 @@ class Learner(Configured, KerasSteps, keras.Model):
         """
         state = self.adapt(task.support_x, task.support_y, steps, task.support_mask, task.key)
         return self.predict_query(state, task.query_x)[tf.newaxis]
+
+    def evaluation_draws(self, spec: EpisodeSpec) -> EpisodeSpec | SequenceSpec:
+        """Returns by what validation and test draw what `query_scores` gets, by default tasks.
+
+        spec: what a command line asks for.
+        """
+        return spec
 
     def query_scores(self, task: Task, steps: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns (losses, scores) of `query_outputs`, each [entries, tasks]."""

@@ -74,6 +74,14 @@ def test_scores_of_a_learner_with_steps(tmp_path, drawn):
     assert axes.get_title() == 'a title' and 'learning_curve.png' in drawn
 
 
+def test_scores_along_another_axis(tmp_path, drawn):
+    axis = Axis('instance', (1, 2))
+    pictures.of_scores(tmp_path, np.array([[0.2, 0.4], [0.4, 0.8]]), axis, ACCURACY, [], 'a title')
+    (axes,) = drawn['by_instance.png'].axes
+    assert axes.get_xlabel() == 'instance'
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 0.3], [2, 0.6]])
+
+
 def test_scores_of_a_learner_without_steps(tmp_path, drawn):
     one = Axis('gradient steps', (0,))
     pictures.of_scores(tmp_path, np.ones([3, 1]), one, ACCURACY, rows(ACCURACY, [0.5]), '')

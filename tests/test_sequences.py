@@ -1,10 +1,13 @@
 """Sequences of labelled images: classes, labels and order, counted in NumPy."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from maml_tf.datasets.sinusoid import Sinusoid
+from maml_tf.episodes import manifest
 from maml_tf.episodes.images import ClassImages, ImageClasses
 from maml_tf.episodes.random_bits import KEYS, Stream
 from maml_tf.episodes.task import Sequence, SequenceSpec
@@ -110,3 +113,21 @@ def test_what_the_classes_cannot_give(spec, words):
 def test_functions_have_no_sequences():
     with pytest.raises(UserError, match='spec=SequenceSpec.*regression has tasks only'):
         Sinusoid().tasks('train', SequenceSpec(1, 4), 0)
+
+
+def test_a_list_of_sequences(streamed, tmp_path):
+    """The list names the images that are drawn, and tells sequences apart."""
+    draw = streamed.tasks('train', SequenceSpec(3, 7), 3)
+    manifest.write(tmp_path / 'list.jsonl', draw, 4, {'way': 3})
+    header, *lines = map(json.loads, (tmp_path / 'list.jsonl').read_text().splitlines())
+    assert header == {'way': 3, 'tasks': 4}
+    drawn = draw(0, 4)
+    for line, x, y in zip(lines, drawn.x.numpy(), drawn.y.numpy(), strict=True):
+        np.testing.assert_array_equal(np.eye(3)[line['labels']], y)
+        for image, turn, pixels in zip(line['images'], line['turns'], x, strict=True):
+            c, number = map(int, image.split('/'))
+            expected = np.rot90(IMAGES[c, number], turn) * np.float32(1 / 255)
+            np.testing.assert_array_equal(expected, pixels)
+    assert manifest.fingerprint(draw, 4) == manifest.fingerprint(draw, 4)
+    others = streamed.tasks('train', SequenceSpec(3, 7), 4)
+    assert manifest.fingerprint(draw, 4) != manifest.fingerprint(others, 4)

@@ -14,6 +14,7 @@ from maml_tf.commands import command_line
 from maml_tf.datasets.flags import episode_specs
 from maml_tf.datasets.sources import SOURCES, Source
 from maml_tf.episodes.source import EpisodeSource
+from maml_tf.episodes.task import EpisodeSpec, SequenceSpec
 from maml_tf.errors import UserError
 from maml_tf.learner import Learner
 from maml_tf.saving.checkpoints import LEARNER
@@ -48,6 +49,11 @@ class Experiment:
     def iterations(self) -> int:
         """Returns the iterations of all phases."""
         return sum(phase.iterations for phase in self.phases)
+
+    @property
+    def evaluation(self) -> EpisodeSpec | SequenceSpec:
+        """Returns by what validation and test draw."""
+        return self.learner.evaluation_draws(self.problem.evaluation)
 
     @property
     def split(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
 from maml_tf.episodes import manifest
-from maml_tf.episodes.task import Draw
+from maml_tf.episodes.task import Draw, EpisodeSpec, SequenceSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate, pictures, report
 from maml_tf.evaluation.ensemble import ensemble_scores
@@ -37,10 +37,9 @@ def run_evaluation(experiment: Experiment) -> None:
         origin = f'the mean of iterations {", ".join(map(str, members))}'
     scores = _scores(experiment, tasks, members)
     axis = learner.axis(scores.shape[1])
-    spec = experiment.problem.evaluation
-    way = f'{spec.way}-way ' if experiment.row.classification else ''
+    size = _size(experiment)
     split = 'test' if flags.test_set else 'validation'
-    heading = f'on {len(scores)} {flags.datasource} {split} tasks, {way}{spec.shot}-shot, {origin}'
+    heading = f'on {len(scores)} {flags.datasource} {split} tasks, {size}, {origin}'
     print(report.table(scores, learner.metric, axis, heading))
     results = report.results(
         scores,
@@ -55,16 +54,19 @@ def run_evaluation(experiment: Experiment) -> None:
     if members:
         results['ensemble'] = members
     report.write(directory.path, scores, results, flags.update_batch_size, learner.evaluation_lr)
-    _draw(experiment, scores, tasks, f'{way}{spec.shot}-shot')
+    _draw(experiment, scores, tasks, size)
     print(f'Pictures and results.json: {directory.path}')
     _export(experiment, iteration)
 
 
 def evaluation_tasks(experiment: Experiment) -> Draw:
     """Returns the draw of the evaluation tasks. Raises ArgumentError where there are too few."""
-    flags, spec = experiment.flags, experiment.problem.evaluation
+    flags, spec = experiment.flags, experiment.evaluation
     if not flags.tasks_file:
         return experiment.source.tasks(experiment.split, spec, evaluate.TASK_SEED)
+    if isinstance(spec, SequenceSpec):
+        reason = f'lists tasks, and --algorithm={flags.algorithm} is evaluated on sequences'
+        raise ArgumentError('tasks_file', flags.tasks_file, reason)
     tasks, count = manifest.read(flags.tasks_file, experiment.source, experiment.split, spec)
     if count < flags.test_tasks:
         reason = f'has {count} tasks; say so by --test_tasks={count}'
@@ -91,13 +93,13 @@ def _members(experiment: Experiment) -> list[int]:
 
 def _scores(experiment: Experiment, tasks: Draw, members: list[int]) -> np.ndarray:
     """Returns the scores [tasks, entries] of the loaded checkpoint, or of an ensemble."""
-    flags, learner, spec = experiment.flags, experiment.learner, experiment.problem.evaluation
+    flags, learner, spec = experiment.flags, experiment.learner, experiment.evaluation
     if not members:
         return evaluator(experiment, tasks)(flags.test_tasks)
     restore = experiment.directory.restore_among_best
     loads = [functools.partial(restore, iteration) for iteration in members]
     chunk = evaluate.chunk(spec)
-    at_once = learner.evaluation_share(chunk, spec)
+    at_once = learner.evaluation_share(chunk, experiment.problem.evaluation)
     scores = ensemble_scores(learner, loads, tasks, flags.test_tasks, chunk, at_once)
     _load(experiment)  # Pictures of single tasks are of the last checkpoint.
     return scores
@@ -107,9 +109,19 @@ def evaluator(
     experiment: Experiment, tasks: Draw, steps: int | None = None
 ) -> Callable[[int], np.ndarray]:
     """Returns evaluate(count) -> scores [count, entries], see evaluation/evaluate.py."""
-    learner, spec = experiment.learner, experiment.problem.evaluation
-    chunk = evaluate.chunk(spec)
-    return evaluate.evaluator(learner, tasks, steps, chunk, learner.evaluation_share(chunk, spec))
+    learner = experiment.learner
+    chunk = evaluate.chunk(experiment.evaluation)
+    at_once = learner.evaluation_share(chunk, experiment.problem.evaluation)
+    return evaluate.evaluator(learner, tasks, steps, chunk, at_once)
+
+
+def _size(experiment: Experiment) -> str:
+    """Returns '5-way 1-shot', of regression '10-shot', of sequences '5-way sequences of 50'."""
+    spec = experiment.evaluation
+    way = f'{spec.way}-way ' if experiment.row.classification else ''
+    if isinstance(spec, SequenceSpec):
+        return f'{way}sequences of {spec.length}'
+    return f'{way}{spec.shot}-shot'
 
 
 def _load(experiment: Experiment) -> tuple[int | None, str]:
@@ -128,7 +140,7 @@ def _load(experiment: Experiment) -> tuple[int | None, str]:
 
 def _protocol(experiment: Experiment, tasks) -> dict[str, Any]:
     """Which tasks are evaluated: runs that share it were scored on the same tasks."""
-    flags, row, spec = experiment.flags, experiment.row, experiment.problem.evaluation
+    flags, row, spec = experiment.flags, experiment.row, experiment.evaluation
     if row.classification:
         identity = {'tasks_sha256': manifest.fingerprint(tasks, flags.test_tasks)}
     else:
@@ -138,12 +150,16 @@ def _protocol(experiment: Experiment, tasks) -> dict[str, Any]:
     return {
         'datasource': flags.datasource,
         'split': experiment.split,
-        'way': spec.way,
-        'shot': spec.shot,
-        'query': spec.query,
+        **_sizes(spec),
         'task_seed': evaluate.TASK_SEED,
         **identity,
     }
+
+
+def _sizes(spec: EpisodeSpec | SequenceSpec) -> dict[str, int]:
+    if isinstance(spec, SequenceSpec):
+        return {'way': spec.way, 'length': spec.length}
+    return {'way': spec.way, 'shot': spec.shot, 'query': spec.query}
 
 
 def _export(experiment: Experiment, iteration: int | None) -> None:

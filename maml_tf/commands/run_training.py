@@ -166,6 +166,6 @@ def _validator(experiment: Experiment):
     never = experiment.row.validate_every is None
     if never or experiment.flags.train_on == 'trainval' or 'val' not in experiment.source.splits:
         return None
-    tasks = experiment.source.tasks('val', experiment.problem.evaluation, evaluate.TASK_SEED)
+    tasks = experiment.source.tasks('val', experiment.evaluation, evaluate.TASK_SEED)
     score = evaluator(experiment, tasks, experiment.learner.validation_steps)
     return lambda: score(VALIDATION_TASKS).mean(0)

@@ -117,8 +117,11 @@ class ImageSequences(FetchedDraw):
         self.pick = Sampler(classes.sizes, EpisodeSpec(spec.way, each, 0), stream, rotations)
         self._label_bits, self._order_bits = Stream(*stream, _LABELS), Stream(*stream, _ORDER)
 
-    def fetch(self, start: tf.Tensor | int, count: int) -> tuple[Examples, tf.Tensor]:
-        """Returns (Examples, their images uint8 [tasks, length, height, width, channels])."""
+    def order(self, start: tf.Tensor | int, count: int) -> tuple[Examples, tf.Tensor, tf.Tensor]:
+        """Returns (Examples, their classes, their images), each int32 [tasks, length].
+
+        An image is its number within its class.
+        """
         way, length = self.spec.way, self.spec.length
         picks = self.pick(start, count)
         # Place p of the order belongs to class p % way, of which it is example p // way.
@@ -126,13 +129,15 @@ class ImageSequences(FetchedDraw):
         # The classes come in random order, but the first ones may have an example more.
         names = choose(self._label_bits.bits(start, count, way), way)
         of_class = lambda values: tf.gather(values, order % way, batch_dims=1)
-        first = tf.gather(self.classes.firsts, picks.classes)
         image = tf.gather(of_class(picks.images), order // way, batch_dims=2)
         turns = None if picks.turns is None else of_class(picks.turns)
-        return (
-            Examples(of_class(names), turns, picks.keys),
-            self.classes.gather(of_class(first) + image),
-        )
+        return Examples(of_class(names), turns, picks.keys), of_class(picks.classes), image
+
+    def fetch(self, start: tf.Tensor | int, count: int) -> tuple[Examples, tf.Tensor]:
+        """Returns (Examples, their images uint8 [tasks, length, height, width, channels])."""
+        drawn, classes, images = self.order(start, count)
+        first = tf.gather(self.classes.firsts, classes)
+        return drawn, self.classes.gather(first + images)
 
     def assemble(self, drawn: Examples, images: tf.Tensor) -> Sequence:
         y = tf.one_hot(drawn.labels, self.spec.way)

@@ -2,7 +2,8 @@
 
 The first line describes the tasks; then comes one JSON object a task, {"classes": [...], "turns":
 [...], "support": [[image, ...] per class], "query": [[...]]}. An image is `class name/image name`,
-where its class has a name.
+where its class has a name. Of a sequence it is {"images": [...], "labels": [...], "turns": [...]},
+which is not read again.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import tensorflow as tf
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.image_tasks import ImageTasks
 from maml_tf.episodes.images import ImageClasses
+from maml_tf.episodes.labelled_images import ImageSequences
 from maml_tf.episodes.random_bits import KEYS, Stream
 from maml_tf.episodes.sampling import Picks
 from maml_tf.episodes.task import EpisodeSpec
@@ -25,7 +27,10 @@ from maml_tf.serialisation.files import write_atomically
 
 
 def write(
-    path: str | pathlib.Path, tasks: ImageTasks, count: int, description: Mapping[str, Any]
+    path: str | pathlib.Path,
+    tasks: ImageTasks | ImageSequences,
+    count: int,
+    description: Mapping[str, Any],
 ) -> None:
     """Writes the first `count` tasks below a description, {name: JSON value}."""
     lines = [json.dumps({**description, 'tasks': count}, ensure_ascii=False), *_lines(tasks, count)]
@@ -36,7 +41,7 @@ def write(
     write_atomically(path, '\n'.join(lines) + '\n')
 
 
-def fingerprint(tasks: ImageTasks, count: int) -> str:
+def fingerprint(tasks: ImageTasks | ImageSequences, count: int) -> str:
     """Returns 16 hexadecimal digits that two lists of the same tasks share.
 
     They do not depend on how the tasks were asked for.
@@ -46,8 +51,11 @@ def fingerprint(tasks: ImageTasks, count: int) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
-def _lines(tasks: ImageTasks, count: int) -> Iterator[str]:
+def _lines(tasks: ImageTasks | ImageSequences, count: int) -> Iterator[str]:
     """Yields each task as JSON."""
+    if isinstance(tasks, ImageSequences):
+        yield from _of_sequences(tasks, count)
+        return
     picks = tasks.pick(0, count)
     classes, images = picks.classes.numpy(), picks.images.numpy()
     turns = None if picks.turns is None else picks.turns.numpy()
@@ -65,6 +73,20 @@ def _lines(tasks: ImageTasks, count: int) -> Iterator[str]:
             },
             ensure_ascii=False,
         )
+
+
+def _of_sequences(sequences: ImageSequences, count: int) -> Iterator[str]:
+    drawn, classes, images = sequences.order(0, count)
+    turns = [None] * count if drawn.turns is None else drawn.turns.numpy().tolist()
+    names = _Names(sequences.classes)
+    for i, labels in enumerate(drawn.labels.numpy().tolist()):
+        pairs = zip(classes[i].numpy(), images[i].numpy())
+        line = {
+            'images': [names.image(c, number) for c, number in pairs],
+            'labels': labels,
+            'turns': turns[i] or [],
+        }
+        yield json.dumps(line, ensure_ascii=False)
 
 
 def read(

@@ -90,6 +90,11 @@ class EpisodeSpec:
         """Whether tasks differ in size, and so carry masks."""
         return self.least_way is not None or self.least_shot is not None
 
+    @property
+    def examples(self) -> int:
+        """How many examples a task has, support and query."""
+        return self.way * (self.shot + self.query)
+
 
 @dataclasses.dataclass(frozen=True)
 class BatchSpec:
@@ -104,6 +109,11 @@ class SequenceSpec:
 
     way: int
     length: int
+
+    @property
+    def examples(self) -> int:
+        """How many examples a sequence has."""
+        return self.length
 
 
 Spec = EpisodeSpec | BatchSpec | SequenceSpec

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.episodes.task import EpisodeSpec
+from maml_tf.episodes.task import EpisodeSpec, SequenceSpec
 from maml_tf.learner import Learner
 from maml_tf.terminal import progress
 from maml_tf.training import shares
@@ -51,9 +51,9 @@ def evaluator(
     return evaluate
 
 
-def chunk(spec: EpisodeSpec, examples: int = 1000) -> int:
+def chunk(spec: EpisodeSpec | SequenceSpec, examples: int = 1000) -> int:
     """Returns how many tasks to evaluate at once: about `examples` examples, at most 24 tasks."""
-    return max(1, min(24, examples // (spec.way * (spec.shot + spec.query))))
+    return max(1, min(24, examples // spec.examples))
 
 
 def define_flags(flags) -> None:

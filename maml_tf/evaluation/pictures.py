@@ -12,6 +12,7 @@ from maml_tf.episodes.sampling import Picks
 from maml_tf.episodes.task import Task
 from maml_tf.evaluation import embedding_plots, plots
 from maml_tf.evaluation.intervals import summarise
+from maml_tf.evaluation.report import GRADIENT_STEPS
 from maml_tf.learner import Learner
 from maml_tf.objectives import Axis, Metric
 
@@ -24,17 +25,22 @@ def of_scores(
     rows: Sequence[Mapping[str, str]],
     title: str,
 ) -> None:
-    """Draws learning_curve.png and, of methods that adapt in steps, adaptation_by_step.png.
+    """Draws learning_curve.png and, where there are several entries, the scores along their axis.
+
+    That is adaptation_by_step.png of gradient steps, else by_<axis>.png (by_instance.png).
 
     Args:
       scores: [tasks, entries].
       axis: what the entries stand for.
       rows: of metrics.csv.
-      title: of adaptation_by_step.png.
+      title: of the picture of the scores.
     """
     if len(axis.values) > 1:
         means, _, ci95 = summarise(scores)
-        plots.by_axis(directory / 'adaptation_by_step.png', axis, means, ci95, metric, title)
+        name = f'by_{axis.name.replace(" ", "_")}'
+        if axis.name == GRADIENT_STEPS:
+            name = 'adaptation_by_step'
+        plots.by_axis(directory / f'{name}.png', axis, means, ci95, metric, title)
     plots.learning_curve(directory / 'learning_curve.png', rows, metric)
 
 
