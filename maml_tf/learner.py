@@ -136,6 +136,14 @@ class Learner(Configured, KerasSteps, keras.Model):
     def check_ready(self) -> None:
         """Raises UserError for weights that cannot be evaluated yet; by default all can."""
 
+    def acts_in_tasks(self, name: str) -> bool:
+        """Returns whether tasks are adapted to or predicted by this variable; by default all act.
+
+        name: of `named_variables`. A classifier of pretraining alone does not.
+        """
+        del name
+        return True
+
     @property
     def validation_steps(self) -> int:
         """Returns the steps of adaptation in validation; by default as many as in training."""

@@ -5,11 +5,13 @@ import pytest
 import tensorflow as tf
 from golden import GOLDEN_FILES, SHARED, from_file
 
+from maml_tf.algorithms.baselines.baseline import Baseline
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.errors import ArgumentError
 from maml_tf.networks.conv_net import ConvNet
+from maml_tf.networks.encoders import conv4
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification
+from maml_tf.objectives import Classification, MeanClassification
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.init_from import load_weights, reference_names
 from maml_tf.saving.run_directory import RunDirectory
@@ -72,6 +74,18 @@ def test_other_networks_are_refused_and_left_alone(tmp_path, other, words):
     assert '--' not in str(error.value).replace(str(tmp_path), '')
     for variable, value in zip(target.variables, before):
         np.testing.assert_array_equal(variable, value)
+
+
+def test_a_classifier_of_other_classes(tmp_path):
+    """Tasks do without it: an encoder is evaluated on another data set than it was trained on."""
+    make = lambda classes: Baseline(conv4((16, 16, 1), 2), MeanClassification(), classes=classes)
+    saved, other = make(4), make(7)
+    RunDirectory(tmp_path, {LEARNER: saved.named_variables()}).save(1)
+    with pytest.raises(ArgumentError, match=r'classifier_kernel is \[2, 4\] there and'):
+        load_weights(other, tmp_path)
+    load_weights(other, tmp_path, for_tasks_alone=True)
+    for ours, theirs in zip(other.encoder.variables, saved.encoder.variables):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def _load(experiment: Experiment) -> tuple[int | None, str]:
     """Loads the weights to evaluate; returns (their iteration, where they come from)."""
     flags, directory = experiment.flags, experiment.directory
     if flags.init_from and not flags.train:
-        load_weights(experiment.learner, flags.init_from)
+        load_weights(experiment.learner, flags.init_from, for_tasks_alone=True)
         experiment.learner.check_ready()
         directory.path.mkdir(parents=True, exist_ok=True)
         return None, f'weights of {flags.init_from}'

@@ -11,20 +11,25 @@ from maml_tf.learner import Learner
 from maml_tf.saving.checkpoints import LEARNER, VALUE, checkpoints
 
 
-def load_weights(learner: Learner, path: pathlib.Path | str) -> None:
+def load_weights(learner: Learner, path: pathlib.Path | str, for_tasks_alone: bool = False) -> None:
     """Assigns the learner's variables from a checkpoint.
 
     Args:
       learner: any Learner; a checkpoint of the reference fits those with the reference's networks.
       path: a run directory of this package (its latest checkpoint), or a checkpoint's common
         prefix, such as logs/.../model-6000 or the reference's model59000.
+      for_tasks_alone: leave out what acts in training alone, such as a classifier of other classes.
     Raises:
       ArgumentError: there is no checkpoint, it lacks a variable, or a variable has another shape.
         The learner is left as it was.
     """
     reader = tf.train.load_checkpoint(_prefix(pathlib.Path(path)))
     shapes = reader.get_variable_to_shape_map()
-    variables = learner.named_variables()
+    variables = {
+        name: variable
+        for name, variable in learner.named_variables().items()
+        if not for_tasks_alone or learner.acts_in_tasks(name)
+    }
     keys = {name: f'{LEARNER}/{name}{VALUE}' for name in variables}
     if not any(key in shapes for key in keys.values()):
         keys = reference_names(variables, shapes)
@@ -45,19 +50,6 @@ def load_weights(learner: Learner, path: pathlib.Path | str) -> None:
             )
     for name, variable in variables.items():
         variable.assign(tf.cast(reader.get_tensor(keys[name]), variable.dtype))
-
-
-def shapes(path: pathlib.Path | str) -> dict[str, list[int]]:
-    """Returns {name: shape} of the learner's variables in a checkpoint of this package.
-
-    Raises: ArgumentError where there is no checkpoint.
-    """
-    found = tf.train.load_checkpoint(_prefix(pathlib.Path(path))).get_variable_to_shape_map()
-    return {
-        key.removeprefix(f'{LEARNER}/').removesuffix(VALUE): shape
-        for key, shape in found.items()
-        if key.startswith(f'{LEARNER}/')
-    }
 
 
 def _prefix(path: pathlib.Path) -> str:

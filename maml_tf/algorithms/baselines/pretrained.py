@@ -108,6 +108,9 @@ class Pretrained(MetricLearner):
                     f'--{flags.algorithm}_batch examples'
                 )
 
+    def acts_in_tasks(self, name: str) -> bool:
+        return not name.startswith(CLASSIFIER)
+
     def meta_loss(self, batch: Batch, step: tf.Tensor) -> Loss:
         """Returns the cross-entropy of a plain labelled batch, over all training classes."""
         # A batch has no key; what random layers draw is decided by its pixels and the iteration.

@@ -1,6 +1,5 @@
 """A trained learner of image tasks, loaded from a run directory or a SavedModel."""
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
@@ -10,12 +9,11 @@ import absl.flags
 import tensorflow as tf
 
 from maml_tf import algorithms
-from maml_tf.algorithms.baselines.pretrained import CLASSIFIER
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import problem_of
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import ArgumentError, UserError
-from maml_tf.saving.init_from import load_weights, shapes
+from maml_tf.saving.init_from import load_weights
 from maml_tf.terminal.text import shown
 
 
@@ -115,11 +113,9 @@ def _from_run(path: pathlib.Path, flagfile: pathlib.Path, steps: int | None) -> 
         )
         raise ArgumentError('init_from', path, reason)
     flags.transductive = False
-    # What a classifier over all training classes was made for; most learners have none.
-    classes = [shape[-1] for name, shape in shapes(path).items() if name.startswith(CLASSIFIER)]
-    problem = dataclasses.replace(problem_of(flags), training_classes=next(iter(classes), None))
+    problem = problem_of(flags)
     learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
-    load_weights(learner, path)
+    load_weights(learner, path, for_tasks_alone=True)
     steps = learner.evaluation_steps if steps is None else steps
     loaded = Trained(
         adapt=tf.function(lambda x, y: learner.adapt(x, y, steps), autograph=False),
