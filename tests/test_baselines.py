@@ -31,7 +31,7 @@ from maml_tf.commands.run_training import run_training
 from maml_tf.datasets.sinusoid import AMPLITUDE, Sinusoid
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes.images import ImageClasses
-from maml_tf.episodes.pool import minibatches
+from maml_tf.episodes.order import minibatches
 from maml_tf.episodes.task import Batch, BatchSpec, EpisodeSpec, Task
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.inner_loop import stack_over_tasks

@@ -11,7 +11,7 @@ from maml_tf.algorithms.optimisation.lstm_meta_learner import LSTMMetaLearner
 from maml_tf.commands import command_line
 from maml_tf.commands.command_line import parsed
 from maml_tf.commands.experiment import problem_of
-from maml_tf.episodes.pool import minibatches
+from maml_tf.episodes.order import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.conv_net import ConvNet

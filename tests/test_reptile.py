@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf.algorithms.optimisation.reptile import Reptile
-from maml_tf.episodes.pool import minibatches
+from maml_tf.episodes.order import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
 from maml_tf.networks.fully_connected import FullyConnected

@@ -4,7 +4,7 @@ import abc
 
 import tensorflow as tf
 
-from maml_tf.episodes.pool import minibatches
+from maml_tf.episodes.order import minibatches
 from maml_tf.episodes.random_bits import keyed_bits, uniform
 from maml_tf.errors import ArgumentError
 from maml_tf.inner_loop import InnerProblem, adapt_in_graph

@@ -11,7 +11,7 @@ import tensorflow as tf
 from maml_tf.algorithms.optimisation import lstm_optimiser
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
-from maml_tf.episodes.pool import minibatches
+from maml_tf.episodes.order import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
 from maml_tf.inner_loop import stack_over_tasks
@@ -55,7 +55,7 @@ class LSTMMetaLearner(GradientLearner):
     All weights of the network adapt, those of its normalisations too. Gradients and losses that the
     LSTM reads count as constant in the meta-gradient, which so has no second derivatives. The
     entries of a result are passes through the support set. A mini-batch is drawn from a pool, see
-    episodes/pool.py; a set that does not divide evenly is gone through a little further.
+    episodes/order.py; a set that does not divide evenly is gone through a little further.
 
     Batch norm, as in the released code (twitter-research/meta-learning-lstm): the statistics of the
     batch in training, of support and queries alike. In evaluation queries have the running

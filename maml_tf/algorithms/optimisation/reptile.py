@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
-from maml_tf.episodes.pool import minibatches
+from maml_tf.episodes.order import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError, check_one_of
 from maml_tf.inner_loop import InnerProblem, inner_loop, rates
@@ -29,7 +29,7 @@ class Reptile(GradientLearner):
 
     No derivative of the path is taken, and the queries play no part in training. Other than in
     MAML all weights of the network adapt, those of its normalisations too, and the support set is
-    a pool: see episodes/pool.py. Adam has beta_1 = 0. Its second moments persist over training; in
+    a pool: see episodes/order.py. Adam has beta_1 = 0. Its second moments persist over training; in
     evaluation every task starts from the trained ones. The log has the loss of the first and of
     the last mini-batch.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.episodes.pool import minibatches
+from maml_tf.episodes.order import minibatches
 from maml_tf.episodes.random_bits import KEYS, Stream
 from maml_tf.errors import UserError
 
