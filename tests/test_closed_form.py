@@ -9,6 +9,7 @@ import metric_oracle
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import optimize
 
 from maml_tf.algorithms.closed_form.crammer_singer import crammer_singer
 from maml_tf.algorithms.closed_form.logistic import logistic_regression
@@ -317,7 +318,6 @@ def test_svm_of_an_encoders_size_in_float32():
 
 
 def test_svm_against_scipy():
-    optimize = pytest.importorskip('scipy.optimize')
     for seed, (way, shot, features, scale) in enumerate(
         [(2, 2, 3, 1.0), (3, 1, 2, 3.0), (3, 2, 8, 0.3), (4, 2, 4, 2.0)]
     ):

@@ -270,7 +270,7 @@ def test_protocol_does_not_say_where_the_data_lie():
     experiment = types.SimpleNamespace(
         flags=flags,
         row=SOURCES['celeba'],
-        problem=types.SimpleNamespace(evaluation=EpisodeSpec(1, 5, 5)),
+        evaluation=EpisodeSpec(1, 5, 5),
         split='test',
     )
     protocol = run_evaluation._protocol(experiment, None)
