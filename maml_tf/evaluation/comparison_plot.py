@@ -4,7 +4,8 @@ Imports no TensorFlow, so that commands that only read results start at once.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -43,8 +44,7 @@ def draw(path: pathlib.Path, runs: Sequence[Compared]) -> None:
     along.set_ylabel(metric)
     along.set_title('along the inner loop')
     along.legend(fontsize='small')
-    if not percent:
-        along.set_yscale('log')
+    _scale(along, first.results)
     for number, run in enumerate(runs):
         mean, _, half = summarise(run.scores[:, np.newaxis])
         _dot(means, number, mean[0], half[0])
@@ -77,7 +77,14 @@ def _training_curves(axes: Axes, runs: Sequence[Compared], percent: bool) -> Non
     axes.grid(alpha=0.3)
     if percent:
         axes.yaxis.set_major_formatter(lambda value, _: f'{100 * value:g}%')
-    else:
+    _scale(axes, runs[0].results)
+
+
+def _scale(axes: Axes, results: Mapping[str, Any]) -> None:
+    """Makes the axis logarithmic for errors, as the learning curve's (plots.py)."""
+    values = np.concatenate([line.get_ydata() for line in axes.lines])
+    error = results['unit'] != '%' and not results.get('higher_is_better', False)
+    if error and (values[np.isfinite(values)] > 0).all():
         axes.set_yscale('log')
 
 

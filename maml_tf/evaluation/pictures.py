@@ -49,7 +49,8 @@ def of_curves(
 ) -> None:
     """Draws fits.png: the true curves of some tasks, and what the learner predicts.
 
-    Where it adapts in steps these are the first, second and last predictions.
+    Where it adapts in steps these are the first, second and last predictions. The last has a band
+    of two deviations either way where the learner's objective has a deviation.
 
     Args:
       task: its query lies on an even grid of x, the first input.
@@ -59,8 +60,12 @@ def of_curves(
     outputs = tf.function(lambda: learner.query_outputs(task, steps), autograph=False)()
     axis = learner.axis(len(outputs))
     shown = sorted({0, 1, len(outputs) - 1} & set(range(len(outputs))))
-    predictions = {_label(axis, entry): outputs[entry] for entry in shown}
-    plots.fits(directory / 'fits.png', task, predictions, title)
+    predicted = {
+        _label(axis, entry): learner.objective.predictions(outputs[entry]) for entry in shown
+    }
+    means = {label: said.get('mean', said['outputs']) for label, said in predicted.items()}
+    band = predicted[_label(axis, shown[-1])].get('deviation')
+    plots.fits(directory / 'fits.png', task, means, title, band)
 
 
 def of_image_task(directory: pathlib.Path, learner: Learner, tasks: ImageTasks, title: str) -> None:

@@ -18,6 +18,7 @@ MOST_TICKS = 12
 FIRST = {'color': 'tab:gray', 'linestyle': ':'}
 SECOND = {'color': 'yellowgreen'}
 LAST = {'color': 'darkgreen'}
+BAND = {'color': LAST['color'], 'alpha': 0.2, 'linewidth': 0}
 # Of the predictions of a fit, by their number.
 STYLES = {1: (LAST,), 2: (FIRST, LAST), 3: (FIRST, SECOND, LAST)}
 
@@ -92,18 +93,30 @@ def by_axis(
     figures.fit_and_save(figure, path)
 
 
-def fits(path: pathlib.Path, task: Task, predictions: Mapping[str, np.ndarray], title: str) -> None:
+def fits(
+    path: pathlib.Path,
+    task: Task,
+    predictions: Mapping[str, np.ndarray],
+    title: str,
+    deviation: np.ndarray | None = None,
+) -> None:
     """Draws for each task the true curve, the support points, and some predictions.
 
     Args:
       task: its query lies on an even grid of x, the first input.
       predictions: {label: [tasks, n, 1]}, up to three.
+      deviation: of the last prediction, [tasks, n, 1]; twice it, either way, is drawn as a band.
     """
     count = len(task.query_x)
     figure = Figure(figsize=(4.5 * count, 4))
     grid = figure.subplots(1, count, sharey=True, squeeze=False)[0]
     for i, axes in enumerate(grid):
-        _fit(axes, task, {label: outputs[i] for label, outputs in predictions.items()}, i)
+        of_task = {label: np.asarray(outputs[i]) for label, outputs in predictions.items()}
+        if deviation is not None:
+            middle, half = [*of_task.values()][-1][:, 0], 2 * np.asarray(deviation[i])[:, 0]
+            band = middle - half, middle + half
+            axes.fill_between(task.query_x[i, :, 0], *band, label='± 2 deviations', **BAND)
+        _fit(axes, task, of_task, i)
     grid[0].set_ylabel('y')
     handles = grid[0].get_legend_handles_labels()
     figure.legend(*handles, loc='lower center', ncol=len(handles[0]), frameon=False)
