@@ -30,8 +30,8 @@ SOURCES = {
 }
 PLAIN, SEED = EpisodeSpec(1, 4, 3), 5
 CNP = (
-    GaussianProcess(query_contains_support=True, least_query=2),
-    EpisodeSpec(1, 9, 9, least_shot=3),
+    GaussianProcess(query_contains_support=True),
+    EpisodeSpec(1, 9, 9, least_shot=3, least_query=2),
 )
 
 
@@ -216,20 +216,19 @@ def test_drawn_shots(source):
 
 
 @pytest.mark.parametrize(
-    'least_query, spec, words',
+    'spec, words',
     [
-        (None, EpisodeSpec(1, 4, 3, least_shot=5), '^least_shot=5: .*at most 4'),
-        (4, PLAIN, '^least_query=4: .*at most 3'),
+        (EpisodeSpec(1, 4, 3, least_shot=5), '^least_shot=5: .*at most 4'),
+        (EpisodeSpec(1, 4, 3, least_query=4), '^least_query=4: .*at most 3'),
         (
-            None,
             EpisodeSpec(1, 4, 3, least_shot=2, leave_to_query=True),
             '^leave_to_query=True: not for regression',
         ),
     ],
 )
-def test_bad_sizes(least_query, spec, words):
+def test_bad_sizes(spec, words):
     with pytest.raises(UserError, match=words):
-        GaussianProcess(least_query=least_query).tasks('train', spec, 0)
+        GaussianProcess().tasks('train', spec, 0)
 
 
 def linear(x, weights):

@@ -28,6 +28,7 @@ FLAG_OF = {
     'query': 'test_query',
     'least_way': 'train_way_from',
     'least_shot': 'train_shot_from',
+    'least_query': 'train_query_from',
     'inner_lr': 'update_lr',
     'inner_steps': 'num_updates',
     'filters': 'num_filters',

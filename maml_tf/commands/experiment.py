@@ -171,8 +171,8 @@ def _check_sizes(flags, problem: Problem, learner: Learner) -> None:
         )
     if training.varies and not learner.takes_masks:
         raise UserError(
-            f'--train_way_from, --train_shot_from: {flags.algorithm} with --norm={flags.norm} '
-            'takes tasks of one size only'
+            f'--train_way_from, --train_shot_from, --train_query_from: {flags.algorithm} with '
+            f'--norm={flags.norm} takes tasks of one size only'
         )
 
 

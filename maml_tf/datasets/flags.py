@@ -45,6 +45,7 @@ def episode_specs(flags, source: 'Source') -> tuple[EpisodeSpec, EpisodeSpec]:
         query=flags.train_query or source.train_query or train_shot,
         least_way=flags.train_way_from,
         least_shot=flags.train_shot_from,
+        least_query=flags.train_query_from,
         leave_to_query=flags.leave_to_query,
         within_groups=flags.within_groups,
     )
@@ -141,6 +142,12 @@ def define_flags(flags, sources: Iterable[str]) -> None:
         'draw the shots of each training task, from this to the shots',
         lower_bound=1,
     )
+    flags.DEFINE_integer(
+        'train_query_from',
+        None,
+        'regression: draw the queries of each training task, from this to --train_query',
+        lower_bound=1,
+    )
     flags.DEFINE_bool(
         'leave_to_query', False, 'a training task that drew fewer shots queries the others'
     )
@@ -159,6 +166,12 @@ def define_flags(flags, sources: Iterable[str]) -> None:
         'query_contains_support',
         False,
         'gaussian_process, celeba: the support points are queried too',
+    )
+    flags.DEFINE_bool(
+        'test_query_contains_support',
+        None,
+        'query_contains_support of validation and test, where training differs; False: '
+        'only held-out points are scored',
     )
     flags.DEFINE_integer(
         'train_update_batch_size', -1, 'update_batch_size of training, to evaluate with another'

@@ -4,11 +4,13 @@ import dataclasses
 
 import tensorflow as tf
 
-from maml_tf.episodes.points import Division, Functions
+from maml_tf.episodes.points import Division, Functions, contains_support
 from maml_tf.episodes.random_bits import Stream, normal, uniform
 from maml_tf.episodes.task import Draw, EpisodeSpec, Task
+from maml_tf.ops import gaussian_process
 
-LENGTH, AMPLITUDE, NOISE, X = 0.4, 1.0, 0.02, (-2.0, 2.0)
+X = -2.0, 2.0
+KERNEL = gaussian_process.Kernel(length=0.4, amplitude=1.0, noise=0.02)
 
 
 class GaussianProcess(Functions):
@@ -16,25 +18,28 @@ class GaussianProcess(Functions):
 
     The official code's kernel and inputs (deepmind/neural-processes, the notebook of conditional
     neural processes). It draws 3 to 9 context points and 2 to 9 further targets for a whole batch,
-    this for each task: `GaussianProcess(query_contains_support=True, least_query=2)` with
-    `EpisodeSpec(1, 9, 9, least_shot=3)`.
+    this for each task: `GaussianProcess(query_contains_support=True)` with
+    `EpisodeSpec(1, 9, 9, least_shot=3, least_query=2)`.
 
     Args:
       query_contains_support: the query is the support and spec.query further points (targets
         contain the context).
-      least_query: each task draws the number of (further) query points, from here to spec.query;
-        None: spec.query.
+      test_query_contains_support: the same of val and test; None: as in training.
     """
 
     input_shape = (1,)
 
-    def __init__(self, query_contains_support: bool = False, least_query: int | None = None):
-        self.query_contains_support, self.least_query = query_contains_support, least_query
+    def __init__(
+        self,
+        query_contains_support: bool = False,
+        test_query_contains_support: bool | None = None,
+    ):
+        self._contains_support = query_contains_support, test_query_contains_support
 
     def tasks(self, split: str, spec: EpisodeSpec, seed: int) -> Draw:
         """Returns draw(start, count), which gives tasks of spec.shot support and spec.query
         (further) query points."""
-        division = Division(spec, (seed, split), self.query_contains_support, self.least_query)
+        division = Division(spec, (seed, split), contains_support(split, *self._contains_support))
 
         def draw(start, count):
             x, normals = self.draws(split, seed, start, count, division.points)
@@ -53,7 +58,9 @@ class GaussianProcess(Functions):
         # The values at the support stay what they are: they come first, and a Cholesky factor is
         # triangular.
         further = normal(Stream(seed, split, 2).bits(0, count, 2 * points))[:, :, None]
-        division = Division(dataclasses.replace(spec, query=points), (seed, split))
+        division = Division(
+            dataclasses.replace(spec, query=points, least_query=None), (seed, split)
+        )
         y = values(x, tf.concat([normals, further], 1))
         return division(x, y, division.drawn(0, count))
 
@@ -73,6 +80,25 @@ def values(x: tf.Tensor, normals: tf.Tensor) -> tf.Tensor:
     """
     # In single precision the matrix of close points is not positive definite.
     x = tf.cast(x, tf.float64)
-    squares = tf.square((x - tf.linalg.matrix_transpose(x)) / LENGTH)
-    kernel = AMPLITUDE**2 * tf.exp(-0.5 * squares) + NOISE**2 * tf.eye(x.shape[1], dtype=x.dtype)
-    return tf.cast(tf.linalg.cholesky(kernel) @ tf.cast(normals, x.dtype), tf.float32)
+    factor = tf.linalg.cholesky(KERNEL.of_observed(x))
+    return tf.cast(factor @ tf.cast(normals, x.dtype), tf.float32)
+
+
+def posterior(
+    support_x: tf.Tensor,
+    support_y: tf.Tensor,
+    query_x: tf.Tensor,
+    mask: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns mean and deviation of the values at queries, given the support, in float64.
+
+    No learner can say more of held-out points. The noise is part of the deviation: a query is a new
+    observation, also where it lies on a support point.
+
+    Args:
+      support_x, support_y: [tasks, support, 1].
+      query_x: [tasks, query, 1].
+      mask: [tasks, support], 1 where a point counts; None: all do.
+    Returns: mean, deviation, each [tasks, query, 1].
+    """
+    return gaussian_process.posterior(KERNEL, support_x, support_y, query_x, mask)

@@ -198,7 +198,7 @@ def _celeba(flags):
     from maml_tf.episodes.image_completion import ImageCompletion
 
     images = celeba(flags.data_dir, flags.image_size or 32)
-    return ImageCompletion(images, flags.query_contains_support)
+    return ImageCompletion(images, flags.query_contains_support, flags.test_query_contains_support)
 
 
 def _family(family: type[function_families.Family]) -> Source:
@@ -218,13 +218,17 @@ def _sinusoid(frequency: tuple[float, float] | None) -> Source:
     )
 
 
+_CONTAINS_SUPPORT = ('query_contains_support', 'test_query_contains_support')
+
 SOURCES = {
     'sinusoid': _sinusoid(None),
     'sinusoid_frequency': _sinusoid((0.8, 1.2)),
     'gaussian_process': _regression(
-        lambda flags: GaussianProcess(flags.query_contains_support),
+        lambda flags: GaussianProcess(
+            flags.query_contains_support, flags.test_query_contains_support
+        ),
         lambda flags: 1,
-        reads=('query_contains_support',),
+        reads=_CONTAINS_SUPPORT,
     ),
     'linear': _family(function_families.Linear),
     'sparse_linear': _family(function_families.SparseLinear),
@@ -235,7 +239,7 @@ SOURCES = {
         lambda flags: 2,
         output_dim=3,
         hidden=(128,) * 5,  # Zintgraf et al. 2019, of MAML and CAVIA alike
-        reads=('data_dir', 'image_size', 'query_contains_support'),
+        reads=('data_dir', 'image_size', *_CONTAINS_SUPPORT),
     ),
     'directory': _images(_directory, 84, iterations_per_call=1, reads=('image_size', 'split_file')),
     'miniimagenet': _images(

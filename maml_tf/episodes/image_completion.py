@@ -1,5 +1,6 @@
 """Images as functions from a pixel's position to its value (Garnelo et al. 2018, section 4.2)."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.image_tasks import ImageTasks
 from maml_tf.episodes.images import ImageClasses
-from maml_tf.episodes.points import Division, SizesAndKeys, check
+from maml_tf.episodes.points import Division, SizesAndKeys, check, contains_support
 from maml_tf.episodes.random_bits import Stream, choose, uniform
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import EpisodeSpec, Task
@@ -27,13 +28,20 @@ class ImageCompletion(EpisodeSource):
     Args:
       images: its classes and rotations play no part.
       query_contains_support: the query is the support and spec.query further pixels.
+      test_query_contains_support: the same of val and test; None: as in training.
     """
 
     objective = Regression()
     input_shape = (2,)
 
-    def __init__(self, images: ImageClasses, query_contains_support: bool = False):
-        self.images, self.query_contains_support = images, query_contains_support
+    def __init__(
+        self,
+        images: ImageClasses,
+        query_contains_support: bool = False,
+        test_query_contains_support: bool | None = None,
+    ):
+        self.images = images
+        self._contains_support = query_contains_support, test_query_contains_support
         self.splits, self.output_dim = images.splits, images.input_shape[-1]
 
     def tasks(self, split: str, spec: EpisodeSpec, seed: int) -> 'PixelTasks':
@@ -47,8 +55,17 @@ class ImageCompletion(EpisodeSource):
             classes._replace(sizes=np.array([len(classes.images)])),
             spec,
             (seed, split),
-            self.query_contains_support,
+            contains_support(split, *self._contains_support),
         )
+
+    def whole_images(self, split: str, seed: int, count: int, given: int) -> Task:
+        """Returns the first `count` images of a split: all their pixels, row by row, are the query.
+
+        given: random pixels that are the support; those of a smaller number come first.
+        Raises: ArgumentError where an image has not so many.
+        """
+        pixels = math.prod(self.images.input_shape[:2])
+        return self.tasks(split, EpisodeSpec(1, given, pixels), seed)(0, count)
 
 
 class PixelPicks(NamedTuple):

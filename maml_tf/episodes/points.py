@@ -31,6 +31,11 @@ def check(spec: Spec) -> None:
         raise ArgumentError('spec', spec, 'regression has tasks only, by an EpisodeSpec')
 
 
+def contains_support(split: str, in_training: bool, in_test: bool | None) -> bool:
+    """Returns whether the queries of a split contain the support; in_test None: as in training."""
+    return in_training if in_test is None or split.startswith('train') else in_test
+
+
 class SizesAndKeys(NamedTuple):
     """Holds what tasks draw besides their points.
 
@@ -47,12 +52,10 @@ class Division:
 
     Args:
       spec: an EpisodeSpec of way 1; with `least_shot` each task draws how many support points
-        count.
+        count, with `least_query` how many (further) query points.
       stream: (seed, split), see random_bits.Stream.
       query_contains_support: the query is the support points that count and then spec.query further
         ones.
-      least_query: each task draws how many (further) query points count, uniformly from here to
-        spec.query; None: all of them.
     Attributes:
       points: how many to draw for each task.
     Raises: ArgumentError where a least number is out of range, or for a spec of what regression
@@ -64,21 +67,20 @@ class Division:
         spec: Spec,
         stream: tuple[int, str],
         query_contains_support: bool = False,
-        least_query: int | None = None,
     ):
         check(spec)
         if spec.leave_to_query:
             raise ArgumentError('leave_to_query', True, 'not for regression')
         for argument, least, most in (
             ('least_shot', spec.least_shot, spec.shot),
-            ('least_query', least_query, spec.query),
+            ('least_query', spec.least_query, spec.query),
         ):
             if least is not None and not 0 < least <= most:
                 raise ArgumentError(argument, least, f'at least 1 and at most {most}')
         self.spec, self.query_contains_support = spec, query_contains_support
         self.points = spec.shot + spec.query
-        self._varies = spec.least_shot is not None or least_query is not None
-        self._least = spec.least_shot or spec.shot, least_query or spec.query
+        self._varies = spec.least_shot is not None or spec.least_query is not None
+        self._least = spec.least_shot or spec.shot, spec.least_query or spec.query
         self._size_bits, self._key_bits = Stream(*stream, _SIZES), Stream(*stream, KEYS)
 
     def drawn(self, start: tf.Tensor | int, count: int) -> SizesAndKeys:

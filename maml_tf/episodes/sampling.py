@@ -80,6 +80,8 @@ class Sampler:
                 f'{spec.shot} support + {spec.query} query images per class are more than the '
                 f'{self.sizes.min()} of the smallest class of the {split} split',
             )
+        if spec.least_query is not None:
+            raise ArgumentError('least_query', spec.least_query, 'only for regression')
         for argument, least, most in (
             ('least_way', spec.least_way, spec.way),
             ('least_shot', spec.least_shot, spec.shot),

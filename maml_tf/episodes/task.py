@@ -72,6 +72,7 @@ class EpisodeSpec:
     Attributes:
       least_way, least_shot: drawn for each task anew, uniformly from here to `way` (`shot`); None:
         always that.
+      least_query: the same of the queries; in regression only.
       leave_to_query: a task that drew fewer shots queries the others, so that shot + query stays
         (R2-D2, Bertinetto et al. 2019, section 4).
       within_groups: all classes of a task from one group (Omniglot: one alphabet).
@@ -82,13 +83,16 @@ class EpisodeSpec:
     query: int
     least_way: int | None = None
     least_shot: int | None = None
+    least_query: int | None = None
     leave_to_query: bool = False
     within_groups: bool = False
 
     @property
     def varies(self) -> bool:
         """Whether tasks differ in size, and so carry masks."""
-        return self.least_way is not None or self.least_shot is not None
+        return any(
+            least is not None for least in (self.least_way, self.least_shot, self.least_query)
+        )
 
     @property
     def examples(self) -> int:

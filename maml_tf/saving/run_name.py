@@ -11,8 +11,9 @@ from maml_tf.training import outer_optimizers
 # the default.
 TRAINING_FLAGS = (
     *('class_split', 'rotations', 'image_size', 'ink', 'resize', 'train_on', 'train_query'),
-    *('train_way_from', 'train_shot_from', 'leave_to_query', 'within_groups', 'dimension'),
-    *('query_contains_support', 'meta_lr', *outer_optimizers.FLAGS, 'clip'),
+    *('train_way_from', 'train_shot_from', 'train_query_from', 'leave_to_query'),
+    *('within_groups', 'dimension', 'query_contains_support'),
+    *('meta_lr', *outer_optimizers.FLAGS, 'clip'),
     *('encoder', 'dropout', 'augment'),
 )
 NORMS = {'batch_norm': 'batchnorm', 'layer_norm': 'layernorm', 'None': 'nonorm'}
