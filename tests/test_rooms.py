@@ -15,7 +15,8 @@ ORDER = (
 )
 # What `python -m` starts, and the package's public names.
 DOORS = (
-    *('__init__', 'adapt', 'compare', 'contact_sheet', 'inspect_folder', 'landscape', 'results'),
+    *('__init__', 'adapt', 'compare', 'completions', 'contact_sheet', 'inspect_folder'),
+    *('landscape', 'results'),
 )
 MOST = 13  # files in a room, besides its __init__.py
 FILES = sorted(path for path in PACKAGE.rglob('*.py'))

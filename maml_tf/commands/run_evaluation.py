@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from maml_tf.commands import command_line
+from maml_tf.commands import command_line, completed
 from maml_tf.commands.experiment import Experiment
 from maml_tf.episodes import manifest
+from maml_tf.episodes.image_completion import ImageCompletion
 from maml_tf.episodes.task import Draw, EpisodeSpec, SequenceSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate, pictures, report
@@ -145,8 +146,12 @@ def _protocol(experiment: Experiment, tasks) -> dict[str, Any]:
         identity = {'tasks_sha256': manifest.fingerprint(tasks, flags.test_tasks)}
     else:
         # Where the data lie is not what they are.
-        reads = (name for name in row.reads if name not in command_line.PATHS)
+        reads = [name for name in row.reads if name not in command_line.PATHS]
         identity = {name: flags[name].value for name in reads}
+        for name in [name for name in reads if f'test_{name}' in reads]:
+            # Runs that were trained otherwise may be scored on the same tasks.
+            of_test = identity.pop(f'test_{name}')
+            identity[name] = identity[name] if of_test is None else of_test
     return {
         'datasource': flags.datasource,
         'split': experiment.split,
@@ -206,6 +211,10 @@ def _draw(experiment: Experiment, scores: np.ndarray, tasks, size: str) -> None:
         pictures.of_image_task(path, learner, tasks, title)
         return
     spec, source = experiment.problem.evaluation, experiment.source
+    if isinstance(source, ImageCompletion):
+        images = completed.tasks_of(source, experiment.split, evaluate.TASK_SEED)
+        completions = {flags.algorithm: completed.complete(learner, images)}
+        completed.draw(path / 'completions.png', images, completions)
     curves = source.curves(experiment.split, spec, evaluate.TASK_SEED, CURVES, POINTS)
     if curves is not None:
         title = (
