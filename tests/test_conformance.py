@@ -11,6 +11,7 @@ import tensorflow as tf
 from relatives import methods
 
 from maml_tf import algorithms
+from maml_tf.algorithms.model_based.cnp_classifier import CNPClassifier
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.optimisation.reptile import Reptile
 from maml_tf.datasets.sinusoid import Sinusoid
@@ -42,6 +43,7 @@ def regression(method, **arguments):
 
 
 LEARNERS = {name: method.tiny for name, method in algorithms.registry().items()}
+LEARNERS['cnp of classes'] = CNPClassifier.tiny
 LEARNERS['maml of regression'] = regression(MAML, inner_lr=0.01)
 LEARNERS['reptile of regression'] = regression(Reptile, inner_lr=0.01, evaluation_steps=8)
 
@@ -321,7 +323,8 @@ def test_a_task_filled_up_equals_the_task_itself(setting, transductive):
             if task.query_mask is not None:
                 there = np.array(task.query_mask[i]) > 0
             expected = learner.query_outputs(alone)[:, 0]
-            close(outputs[:, i][:, there][..., : alone.query_y.shape[2]], expected, 1e-4)
+            out = alone.query_y.shape[2] if classes else outputs.shape[3]
+            close(outputs[:, i][:, there][..., :out], expected, 1e-4)
             np.testing.assert_allclose(
                 losses[:, i], learner.query_scores(alone)[0][:, 0], rtol=1e-3
             )
