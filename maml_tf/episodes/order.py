@@ -4,6 +4,7 @@ task's own."""
 import tensorflow as tf
 
 from maml_tf.episodes.random_bits import choose, keyed_bits
+from maml_tf.episodes.task import Task
 from maml_tf.errors import ArgumentError
 from maml_tf.ops.shapes import sizes
 
@@ -33,6 +34,17 @@ def counting(labels: tf.Tensor) -> tf.Tensor:
 def take(values: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
     """[tasks, n, ...], [tasks, n] -> each task's rows in its order."""
     return tf.gather(values, order, axis=1, batch_dims=1)
+
+
+def in_random_order(task: Task) -> Task:
+    """Returns the task with its support set in its random order."""
+    order = random_order(task.support_y, task.key)
+    mask = task.support_mask
+    return task._replace(
+        support_x=take(task.support_x, order),
+        support_y=take(task.support_y, order),
+        support_mask=None if mask is None else take(mask, order),
+    )
 
 
 def minibatches(

@@ -56,8 +56,8 @@ def define_flags(flags) -> None:
     flags.DEFINE_float(
         'dropout',
         None,
-        'share of the entries that the encoders r2d2 and resnet12 drop (default: 0, of resnet12 '
-        '0.1)',
+        'share of the entries that the encoders r2d2, resnet12 and snail_resnet drop (default: '
+        '0 of r2d2, else 0.1)',
         lower_bound=0,
     )
     flags.DEFINE_bool(

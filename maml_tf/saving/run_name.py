@@ -4,7 +4,8 @@ from collections.abc import Collection
 
 from maml_tf.datasets.flags import train_update_batch_size
 from maml_tf.learner import Learner
-from maml_tf.networks.image_encoders.resnet12 import DROPOUT as RESNET_DROPOUT
+from maml_tf.networks.image_encoders.resnet12 import DROPOUT as RESNET12_DROPOUT
+from maml_tf.networks.image_encoders.snail_resnet import DROPOUT as SNAIL_RESNET_DROPOUT
 from maml_tf.training import outer_optimizers
 
 # Flags of the data and of training that make another run, and stand in its name where they are not
@@ -16,6 +17,8 @@ TRAINING_FLAGS = (
     *('meta_lr', *outer_optimizers.FLAGS, 'clip'),
     *('encoder', 'dropout', 'augment'),
 )
+# What encoders drop unless --dropout says otherwise.
+DROPOUT = {'resnet12': RESNET12_DROPOUT, 'snail_resnet': SNAIL_RESNET_DROPOUT}
 NORMS = {'batch_norm': 'batchnorm', 'layer_norm': 'layernorm', 'None': 'nonorm'}
 
 
@@ -55,8 +58,7 @@ def experiment_string(flags, learner: Learner, own: Collection[str] = ()) -> str
         parts.append(f'.seed{flags.seed}')
     # What a flag says that the method does anyway is no other run.
     of_method = outer_optimizers.own_values(learner.outer) | {'encoder': learner.own_encoder}
-    if (flags.encoder or learner.own_encoder) == 'resnet12':
-        of_method['dropout'] = RESNET_DROPOUT
+    of_method['dropout'] = DROPOUT.get(flags.encoder or learner.own_encoder)
     for name in (*TRAINING_FLAGS, *own):
         if flags[name].value not in (flags[name].default, of_method.get(name)):
             parts.append(f'.{name}_{flags[name].value}')

@@ -9,7 +9,7 @@ import tensorflow as tf
 from maml_tf.algorithms.metric.metric_learner import MetricLearner
 from maml_tf.algorithms.metric.prototypical import COSINE_SCALE, squared_euclidean
 from maml_tf.algorithms.problem import Problem
-from maml_tf.episodes.order import counting, random_order, take
+from maml_tf.episodes.order import counting, in_random_order, random_order, take
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import UserError
 from maml_tf.learner import State
@@ -110,15 +110,7 @@ class Matching(MetricLearner):
         return {name: take(value, back) for name, value in state.items()}
 
     def meta_loss(self, task: Task, step: tf.Tensor) -> Loss:
-        if self.context:
-            order = random_order(task.support_y, task.key)
-            mask = task.support_mask
-            task = task._replace(
-                support_x=take(task.support_x, order),
-                support_y=take(task.support_y, order),
-                support_mask=None if mask is None else take(mask, order),
-            )
-        return super().meta_loss(task, step)
+        return super().meta_loss(in_random_order(task) if self.context else task, step)
 
     def summarise(self, support: tf.Tensor, support_y: tf.Tensor) -> State:
         """Returns {'support': g [tasks, support, features], 'labels': [tasks, support, way]}."""

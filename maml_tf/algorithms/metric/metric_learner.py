@@ -34,6 +34,9 @@ class MetricLearner(Learner):
     takes_masks = True  # An example that does not count has a label of zeros.
     # XLA's convolutions are ten times slower than TensorFlow's on a CPU, where kernels are shared.
     xla = False
+    # Whether a training step on several tasks has a copy of the encoder's operations for each. The
+    # way back from a loop takes longer, but a loop is traced once.
+    unroll_tasks = False
 
     def __init__(
         self, encoder: keras.Model, objective: Objective, transductive: bool = False, **kwargs
@@ -134,9 +137,12 @@ class MetricLearner(Learner):
 
         inputs = {'x': x, 'mask': mask, 'key': training.key if training else None}
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        if x.shape[0] == 1:
-            y, after = of_a_task({name: value[0] for name, value in inputs.items()})
-            y = y[tf.newaxis]
+        if x.shape[0] == 1 or (x.shape[0] and training and self.unroll_tasks):
+            of_each = {name: tf.unstack(value, x.shape[0]) for name, value in inputs.items()}
+            results = [of_a_task(dict(zip(of_each, task))) for task in zip(*of_each.values())]
+            y = tf.stack([y for y, _ in results])
+            y = tf.ensure_shape(y, [*x.shape[:2], *model.output_shape[1:]])
+            after = [tf.reduce_mean(tf.stack(v), axis=0) for v in zip(*(a for _, a in results))]
         else:
             signature = (
                 tf.TensorSpec([x.shape[1], *model.output_shape[1:]], x.dtype),

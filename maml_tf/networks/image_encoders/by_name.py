@@ -8,10 +8,11 @@ from maml_tf.networks.encoders import conv4
 from maml_tf.networks.image_encoders.augmentation import standard_augmentation
 from maml_tf.networks.image_encoders.r2d2_encoder import r2d2_encoder
 from maml_tf.networks.image_encoders.resnet12 import resnet12
+from maml_tf.networks.image_encoders.snail_resnet import snail_resnet
 
 # The flags that `encoder_of` reads besides --num_filters.
 ENCODER_FLAGS = ('encoder', 'dropout', 'augment')
-ENCODERS = ('conv4', 'r2d2', 'r2d2_64', 'resnet12')
+ENCODERS = ('conv4', 'r2d2', 'r2d2_64', 'resnet12', 'snail_resnet')
 
 
 def encoder_of(flags, input_shape: tuple[int, ...], default: str) -> keras.Model:
@@ -28,6 +29,7 @@ def encoder_of(flags, input_shape: tuple[int, ...], default: str) -> keras.Model
         'r2d2': r2d2_encoder,
         'r2d2_64': functools.partial(r2d2_encoder, filters=(64,) * 4),
         'resnet12': resnet12,
+        'snail_resnet': snail_resnet,
     }[name]
     dropout = {} if flags.dropout is None else {'dropout': flags.dropout}
     return make(input_shape, augmentation=augmentation, **dropout)
