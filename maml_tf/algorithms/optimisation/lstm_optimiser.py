@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from maml_tf.ops.log_and_sign import log_and_sign
 from maml_tf.ops.shapes import sizes
 from maml_tf.update_rules import Tensors
 
@@ -67,10 +68,7 @@ def preprocess(x: tf.Tensor) -> tf.Tensor:
 
     It is Andrychowicz et al.'s (2016, appendix A), with p = 10.
     """
-    least = np.exp(-P)
-    size = tf.abs(x)
-    logarithm = tf.math.log(tf.maximum(size, least)) / P
-    return tf.stack([logarithm, tf.where(size >= least, tf.sign(x), x / least)])
+    return log_and_sign(x, P)
 
 
 def step(
