@@ -108,35 +108,6 @@ def attend(query: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
     return tf.nn.softmax(products * tf.math.rsqrt(squares + EPSILON))
 
 
-def gradients_of_each(
-    losses: Callable[[Weights], tf.Tensor], weights: Weights, copies: int | tf.Tensor
-) -> dict[str, tf.Tensor]:
-    """Returns the gradients of many losses, of each by itself.
-
-    Each loss has a copy of the weights. So the gradient of the sum of the losses with respect to
-    the stack of copies is the stack of the gradients of each. They are constants: no outer tape
-    sees how they came about.
-
-    Args:
-      losses: {name: [copies, ...]} -> [copies], of which each depends on its own copy.
-      weights: {name: [...]}.
-    Returns: {name: [copies, ...]}.
-    """
-    stacked = {
-        name: tf.stop_gradient(tf.broadcast_to(weight, [copies, *weight.shape]))
-        for name, weight in weights.items()
-    }
-    with tf.GradientTape() as tape:
-        tape.watch(stacked)
-        total = tf.reduce_sum(losses(stacked))
-    return {name: tf.stop_gradient(g) for name, g in tape.gradient(total, stacked).items()}
-
-
-def cross_entropies(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """Returns that of each example, [..., way] -> [...]; 0 where the label is all zero."""
-    return -tf.reduce_sum(labels * tf.nn.log_softmax(outputs), axis=-1)
-
-
 def generate(gradients: Weights, generators: Mapping[str, Callable], axes: int) -> Weights:
     """Returns fast weights made of gradients, of the same names.
 

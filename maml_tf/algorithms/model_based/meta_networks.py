@@ -11,15 +11,12 @@ from maml_tf.algorithms.model_based.fast_weights import (
     LINEAR,
     attend,
     augmented,
-    cross_entropies,
     generate,
-    gradients_of_each,
-    multiply,
     of_task,
     read_from,
 )
+from maml_tf.algorithms.model_based.support_gradients import of_chunks, of_each_example
 from maml_tf.algorithms.problem import Problem
-from maml_tf.episodes.order import random_order, take
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner, State
@@ -75,8 +72,8 @@ class MetaNetworks(Learner):
     The chunks are of equal size, or differ by one, and are drawn by the task's key; so the place of
     an example in the support set matters. There are no more than examples.
 
-    Here the last layers of the generators start smaller (SCALE), so that fast weights
-    begin at the size of slow ones.
+    Here the last layers of the generators start smaller (SCALE): a convolution adds up hundreds of
+    entries that are almost alike, and five of them would begin with outputs of many millions.
 
     Args:
       input_shape: of one example: (height, width, channels), or (features,) without convolutions.
@@ -240,58 +237,15 @@ class MetaNetworks(Learner):
 
     def _of_task(self, x, labels, key):
         """Returns Q*, {name: [tasks, ...]}."""
-        places, weights = self._chunks(labels, key)
-        tasks, chunks, size = sizes(places)
-        flat = tf.reshape(places, [tasks, chunks * size])
-        x, labels = (take(value, flat) for value in (x, labels))
-        # To the layers each chunk is a task.
-        x, labels = (
-            tf.reshape(value, [tasks * chunks, size, *value.shape[2:]]) for value in (x, labels)
-        )
-        head = self.head.value
-
-        def losses(slow):
-            outputs = multiply(tf.nn.relu(augmented(x, slow)), head)
-            of_each = tf.reshape(cross_entropies(labels, outputs), [tasks, chunks, size])
-            return tf.reshape(tf.reduce_sum(of_each * weights, -1), [tasks * chunks])
-
-        gradients = gradients_of_each(losses, _values(self.embedding), tasks * chunks)
-        by_chunk = {
-            name: tf.transpose(
-                tf.reshape(g, [tasks, chunks, *g.shape[1:]]), [1, 0, *range(2, g.shape.rank + 1)]
-            )
-            for name, g in gradients.items()
-        }
-        there = tf.reduce_any(weights > 0, -1)
-        read = lambda generator: lambda g: generator(g, there)
-        return generate(by_chunk, {k: read(g) for k, g in self.of_tasks.items()}, axes=2)
-
-    def _chunks(self, labels, key):
-        """Draws the chunks.
-
-        Returns (places of their examples in the support set, int32 [tasks, chunks, size]; the
-        weights of these in the mean of their chunk, [chunks, size], 0 where a chunk is shorter).
-        """
-        _, examples, _ = sizes(labels)
-        static = isinstance(examples, int)
-        chunks = min(self.chunks, examples) if static else self.chunks
-        size = -(-examples // chunks)
-        order = random_order(labels, key)
-        # One example goes to each chunk in turn.
-        filled = tf.pad(order, [[0, 0], [0, size * chunks - examples]])
-        places = tf.transpose(tf.reshape(filled, [-1, size, chunks]), [0, 2, 1])
-        number = tf.transpose(tf.reshape(tf.range(size * chunks), [size, chunks]))
-        counts = tf.cast(number < examples, labels.dtype)
-        return places, tf.math.divide_no_nan(counts, tf.reduce_sum(counts, -1, keepdims=True))
+        slow = _values(self.embedding)
+        gradients, there = of_chunks(x, labels, slow, self.head.value, key, self.chunks)
+        read = lambda generator: lambda gradients: generator(gradients, there)
+        return generate(gradients, {k: read(g) for k, g in self.of_tasks.items()}, axes=2)
 
     def _of_each_example(self, x, labels):
         """Returns the memory of W*_i, {name: [tasks, support, ...]}."""
-        tasks, examples, *shape = sizes(x)
-        # To the layers each example is a task of one image.
-        x = tf.reshape(x, [tasks * examples, 1, *shape])
-        labels = tf.reshape(labels, [tasks * examples, 1, labels.shape[-1]])
-        losses = lambda slow: cross_entropies(labels, augmented(x, slow))[:, 0]
-        gradients = gradients_of_each(losses, _values(self.base), tasks * examples)
+        tasks, examples, *_ = sizes(x)
+        gradients = of_each_example(x, labels, _values(self.base))
         memory = generate(gradients, self.of_examples, axes=1)
         return {
             name: tf.reshape(value, [tasks, examples, *value.shape[1:]])
