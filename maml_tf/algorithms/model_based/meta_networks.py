@@ -72,8 +72,8 @@ class MetaNetworks(Learner):
     The chunks are of equal size, or differ by one, and are drawn by the task's key; so the place of
     an example in the support set matters. There are no more than examples.
 
-    Here the last layers of the generators start smaller (SCALE): a convolution adds up hundreds of
-    entries that are almost alike, and five of them would begin with outputs of many millions.
+    Here the last layers of the generators start smaller (SCALE). Their entries would else be larger
+    than slow weights, and a convolution adds up hundreds of them.
 
     Args:
       input_shape: of one example: (height, width, channels), or (features,) without convolutions.
