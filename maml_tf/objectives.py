@@ -38,6 +38,10 @@ ACCURACY = Metric('accuracy', 'Accuracy', '%', higher_is_better=True)
 SQUARED_ERROR = Metric('loss', 'Mean squared error', '', higher_is_better=False)
 # In nats.
 LOG_LIKELIHOOD = Metric('log_likelihood', 'Log-likelihood per point', '', higher_is_better=True)
+# Comparable over families of functions: 1 is the error of somebody who knows nothing.
+OVER_VARIANCE = Metric(
+    'normalised_loss', 'Squared error over the variance of y', '', higher_is_better=False
+)
 
 
 class Objective(Configured):
@@ -69,9 +73,15 @@ class Objective(Configured):
 
 
 class Regression(Objective):
-    """Mean squared error, both minimised and reported."""
+    """Mean squared error, both minimised and reported.
 
-    metric = SQUARED_ERROR
+    variance: of the labels; what is reported is divided by it, and if it is not 1 the metric says
+      so.
+    """
+
+    def __init__(self, variance: float = 1.0):
+        self.variance = variance
+        self.metric = SQUARED_ERROR if variance == 1 else OVER_VARIANCE
 
     def loss(
         self,
@@ -83,7 +93,14 @@ class Regression(Objective):
         del shots  # A mean does not depend on them.
         return _mean(tf.reduce_mean(tf.square(outputs - labels), axis=-1), mask)
 
-    score = loss
+    def score(
+        self,
+        labels: tf.Tensor,
+        outputs: tf.Tensor,
+        shots: tf.Tensor | float,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        return self.loss(labels, outputs, shots, mask) / self.variance
 
 
 class GaussianLikelihood(Objective):

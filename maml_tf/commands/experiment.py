@@ -118,7 +118,7 @@ def problem_of(flags, source: EpisodeSource | None = None) -> Problem:
         training,
         evaluation,
         classes,
-        row.objective,
+        row.objective if source is None else source.objective,
         row.clip,
         row.background(flags),
         functools.partial(row.network, flags, shape, output_dim),

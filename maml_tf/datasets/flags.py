@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from maml_tf.datasets import omniglot
+from maml_tf.datasets import omniglot, prompt_shifts
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 
@@ -184,3 +184,4 @@ def define_flags(flags, sources: Iterable[str]) -> None:
         'and all iterations are pretraining',
     )
     omniglot.define_flags(flags)
+    prompt_shifts.define_flags(flags)

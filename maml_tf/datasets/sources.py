@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from maml_tf.datasets import function_families, omniglot
+from maml_tf.datasets import function_families, omniglot, prompt_shifts
 from maml_tf.datasets.flags import episode_specs
 from maml_tf.datasets.gaussian_process import GaussianProcess
 from maml_tf.datasets.sinusoid import Sinusoid
@@ -203,9 +203,9 @@ def _celeba(flags):
 
 def _family(family: type[function_families.Family]) -> Source:
     return _regression(
-        lambda flags: family(flags.dimension),
+        lambda flags: family(flags.dimension, prompt_shifts.from_flags(flags)),
         lambda flags: flags.dimension,
-        reads=('dimension',),
+        reads=('dimension', *prompt_shifts.FLAGS),
     )
 
 

@@ -1,5 +1,6 @@
 """Regression tasks: which of their points are support and which are queries."""
 
+import dataclasses
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -23,6 +24,19 @@ class Functions(EpisodeSource):
     objective = Regression()
     splits = ('train', 'val', 'test')
     output_dim = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptSpec(EpisodeSpec):
+    """Sizes of a task whose inputs are zero but for their first coordinates.
+
+    For sources that say that they heed it (datasets/function_families.py).
+
+    Attributes:
+      coordinates: how many are not zero; None: all.
+    """
+
+    coordinates: int | None = None
 
 
 def check(spec: Spec) -> None:
