@@ -14,11 +14,15 @@ from matplotlib.figure import Figure
 from maml_tf.evaluation import figures
 from maml_tf.evaluation.comparison import Compared
 from maml_tf.evaluation.intervals import summarise
+from maml_tf.evaluation.report import GRADIENT_STEPS
 
 # Ten colours; further runs begin anew, with another line.
 COLOURS = [f'C{number}' for number in range(10)]
 LINES = ('-', '--', ':')
 LONGEST = 26  # letters of a label
+MOST_MARKERS = 20
+# Of the largest error; what is less is the rounding of a method that is exact.
+LEAST_ERROR = 1e-4
 
 
 def draw(path: pathlib.Path, runs: Sequence[Compared]) -> None:
@@ -38,11 +42,14 @@ def draw(path: pathlib.Path, runs: Sequence[Compared]) -> None:
         axis = run.results['axis']['values']
         count = axis.index(run.steps) + 1
         curve = np.array(run.results['mean'][:count], float)
-        style = _style(number) | {'marker': 'o', 'markersize': 3}
+        style = _style(number)
+        if count <= MOST_MARKERS:
+            style |= {'marker': 'o', 'markersize': 3}
         along.plot(axis[:count], curve, label=_short(run.label), **style)
     along.set_xlabel(first.results['axis']['name'])
     along.set_ylabel(metric)
-    along.set_title('along the inner loop')
+    name = first.results['axis']['name']
+    along.set_title('along the inner loop' if name == GRADIENT_STEPS else f'by {name}')
     along.legend(fontsize='small')
     _scale(along, first.results)
     for number, run in enumerate(runs):
@@ -81,11 +88,17 @@ def _training_curves(axes: Axes, runs: Sequence[Compared], percent: bool) -> Non
 
 
 def _scale(axes: Axes, results: Mapping[str, Any]) -> None:
-    """Makes the axis logarithmic for errors, as the learning curve's (plots.py)."""
+    """Makes the axis logarithmic for errors, as the learning curve's (plots.py).
+
+    What is below LEAST_ERROR of the largest is left out: an error of rounding would fill the axis.
+    """
     values = np.concatenate([line.get_ydata() for line in axes.lines])
+    values = values[np.isfinite(values)]
     error = results['unit'] != '%' and not results.get('higher_is_better', False)
-    if error and (values[np.isfinite(values)] > 0).all():
+    if error and len(values) and (values > 0).all():
         axes.set_yscale('log')
+        if values.min() < LEAST_ERROR * values.max():
+            axes.set_ylim(LEAST_ERROR * values.max(), 2 * values.max())
 
 
 def _style(number: int) -> dict[str, str]:
