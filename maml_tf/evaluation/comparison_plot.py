@@ -22,7 +22,7 @@ LINES = ('-', '--', ':')
 LONGEST = 26  # letters of a label
 MOST_MARKERS = 20
 # Of the largest error; what is less is the rounding of a method that is exact.
-LEAST_ERROR = 1e-4
+LEAST_ERROR = 1e-5
 
 
 def draw(path: pathlib.Path, runs: Sequence[Compared]) -> None:
