@@ -147,12 +147,11 @@ class InContext(Learner):
 class InContextClassifier(MetricLearner):
     """The same of images and their classes, which the paper does not have.
 
-    x are an encoder's features and y one-hot labels. An image and its label are one token: of two
-    tokens, of which the second has to find the first, a small transformer learnt nothing in 600
-    iterations on easy tasks, of one it learns in a few hundred. The support set is read in a random
-    order that the task's key decides, without a key always the same shuffle of its places. The loss
-    is that of the queries, since nothing could tell a class that no example before has shown. Batch
-    norm uses running averages in evaluation.
+    x are an encoder's features and y one-hot labels. An image and its label are one token, so that
+    no label has to find its image first. The support set is read in a random order that the task's
+    key decides, without a key always the same shuffle of its places. The loss is that of the
+    queries, since nothing could tell a class that no example before has shown. Batch norm uses
+    running averages in evaluation.
 
     Args:
       encoder, transductive: see MetricLearner.
