@@ -4,6 +4,10 @@ from maml_tf.algorithms.baselines.baseline import Baseline as Baseline
 from maml_tf.algorithms.baselines.baseline_pp import BaselinePP as BaselinePP
 from maml_tf.algorithms.baselines.fine_tuning import FineTuning as FineTuning
 from maml_tf.algorithms.baselines.from_scratch import FromScratch as FromScratch
+from maml_tf.algorithms.baselines.gaussian_process import (
+    GaussianProcessPosterior as GaussianProcessPosterior,
+)
+from maml_tf.algorithms.baselines.in_context_baseline import InContextBaseline as InContextBaseline
 from maml_tf.algorithms.baselines.multi_task import MultiTask as MultiTask
 from maml_tf.algorithms.baselines.nearest_neighbour import NearestNeighbour as NearestNeighbour
 from maml_tf.algorithms.closed_form.head_learner import HeadLearner as HeadLearner
@@ -15,6 +19,12 @@ from maml_tf.algorithms.metric.metric_learner import MetricLearner as MetricLear
 from maml_tf.algorithms.metric.prototypical import Prototypical as Prototypical
 from maml_tf.algorithms.metric.relation import Relation as Relation
 from maml_tf.algorithms.metric.siamese import Siamese as Siamese
+from maml_tf.algorithms.model_based.cnp import CNP as CNP
+from maml_tf.algorithms.model_based.cnp_classifier import CNPClassifier as CNPClassifier
+from maml_tf.algorithms.model_based.in_context import InContext as InContext
+from maml_tf.algorithms.model_based.mann import MANN as MANN
+from maml_tf.algorithms.model_based.meta_networks import MetaNetworks as MetaNetworks
+from maml_tf.algorithms.model_based.snail import SNAIL as SNAIL
 from maml_tf.algorithms.optimisation.alpha_maml import AlphaMAML as AlphaMAML
 from maml_tf.algorithms.optimisation.anil import ANIL as ANIL
 from maml_tf.algorithms.optimisation.bias_transformation import (
@@ -62,6 +72,7 @@ from maml_tf.networks.image_encoders.resnet12 import resnet12 as resnet12
 from maml_tf.networks.keras_network import KerasNetwork as KerasNetwork
 from maml_tf.networks.network import Network as Network
 from maml_tf.objectives import Classification as Classification
+from maml_tf.objectives import GaussianLikelihood as GaussianLikelihood
 from maml_tf.objectives import MeanClassification as MeanClassification
 from maml_tf.objectives import Metric as Metric
 from maml_tf.objectives import Objective as Objective
