@@ -45,6 +45,7 @@ class OuterOptimizer:
       decay_every, decay: so many iterations after which the rate is multiplied by `decay`.
       factors: ((iteration, factor), ...): from that iteration on the rate is meta_lr * factor.
       cosine_to: the rate at the end of training, to which it falls along a cosine.
+      momentum: of rmsprop; the others do not heed it.
     """
 
     meta_lr: float = 1e-3
@@ -54,6 +55,7 @@ class OuterOptimizer:
     decay: float = 0.5
     factors: tuple[tuple[int, float], ...] = ()
     cosine_to: float | None = None
+    momentum: float = 0.0
 
     def __post_init__(self):
         if self.kind not in OPTIMIZERS:
@@ -85,7 +87,7 @@ class OuterOptimizer:
         if self.kind == 'sgd':
             return keras.optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True)
         if self.kind == 'rmsprop':
-            return keras.optimizers.RMSprop(rate, rho=0.9, epsilon=1e-10)
+            return keras.optimizers.RMSprop(rate, rho=0.9, momentum=self.momentum, epsilon=1e-10)
         return adam(rate)
 
 
