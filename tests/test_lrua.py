@@ -127,7 +127,7 @@ def test_steps_of_a_cell(controller):
     was read."""
     cell = cell_of(controller, decay=0.9)
     states = cell.get_initial_state(batch_size=TASKS)
-    for step in range(6):
+    for _ in range(6):
         x = RNG.normal(size=(TASKS, FEATURES)).astype(np.float32)
         *before, memory, reading, usage, reads = states
         h, _ = cell.controller(tf.concat([x, reads], -1), before)

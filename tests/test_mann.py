@@ -137,6 +137,7 @@ def test_scores_by_instance(kind):
     assert float(logged.log['post_accuracy']) == pytest.approx(scores[-1].mean())
 
 
+@pytest.mark.slow
 @of_every_kind
 def test_compiled_equals_uncompiled_on_sequences(kind):
     learner, sequence = make(**kind), sequence_of()
@@ -278,3 +279,55 @@ def test_the_feed_forward_baseline_stays_at_chance():
     """It knows the label before, so it may name another: one of the 6 of 8 that are left, half."""
     scores = trained(6, WAY, 100, 1e-2, controller='feed_forward', memory=False)
     assert scores.mean() < 3 / 8 + 0.04
+
+
+# Flags and arguments.
+
+SEQUENCES = ('--algorithm=mann', '--datasource=omniglot', '--image_size=20', '--num_classes=5')
+
+
+def test_flags_make_the_learner():
+    flags = checked(*SEQUENCES, '--mann_instances=4', '--mann_memory=False')
+    learner = MANN.from_flags(flags, problem_of(flags))
+    assert learner.example_shape == (20, 20, 1) and learner.instances == 4
+    assert isinstance(learner.recurrence.cell, keras.layers.LSTMCell)
+    paper = checked(*SEQUENCES)
+    cell = MANN.from_flags(paper, problem_of(paper)).recurrence.cell
+    assert cell.controller.units == 200 and cell.decay == 0.95
+    assert (cell.slots, cell.width, cell.heads) == (128, 40, 4)
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (
+            ['--mann_protocol=episodes', '--mann_instances=3'],
+            '--mann_instances=3: means nothing with --mann_protocol=episodes',
+        ),
+        (['--num_filters=32'], '--num_filters=32: means nothing to --algorithm=mann'),
+    ],
+)
+def test_flags_that_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        checked(*SEQUENCES, *arguments)
+
+
+def test_regression_is_refused():
+    flags = checked('--algorithm=mann', '--datasource=sinusoid')
+    with pytest.raises(ArgumentError, match='datasource=sinusoid: MANN tells classes apart'):
+        MANN.from_flags(flags, problem_of(flags))
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ({'labels': 'words'}, "labels='words': one of one_hot, strings"),
+        ({'protocol': 'tasks'}, "protocol='tasks': one of sequences, episodes"),
+        ({'controller': 'gru'}, "controller='gru': one of lstm, feed_forward"),
+        ({'instances': 0}, 'instances=0: at least 1'),
+        ({'heads': 13}, 'heads=13: from 1 to the 12 slots'),
+    ],
+)
+def test_arguments_that_are_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        make(**arguments)

@@ -104,8 +104,8 @@ class MANN(Learner):
             cell, return_sequences=True, return_state=True, name='recurrence'
         )
         self.recurrence.build((None, None, math.prod(input_shape) + self.labels.width))
-        self.classifier = keras.layers.Dense(self.labels.width, name='classifier')
-        self.classifier.build((None, cell.output_size))
+        self.readout = keras.layers.Dense(self.labels.width, name='readout')
+        self.readout.build((None, cell.output_size))
 
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'MANN':
@@ -135,8 +135,8 @@ class MANN(Learner):
 
     @classmethod
     def tiny(cls) -> tuple['MANN', EpisodeSpec]:
-        sizes = {'units': 32, 'slots': 16, 'width': 8, 'heads': 2}
-        learner = cls((8, 8, 1), 3, instances=3, **sizes)
+        small = {'units': 32, 'slots': 16, 'width': 8, 'heads': 2}
+        learner = cls((8, 8, 1), 3, instances=3, **small)
         return learner, EpisodeSpec(way=3, shot=2, query=2)
 
     @property
@@ -228,7 +228,7 @@ class MANN(Learner):
         inputs = tf.concat([x, for_each(state['label'])], axis=-1)
         states = [for_each(state[name]) for name in self._state_names]
         output, _ = self.recurrence.cell(inputs, states)
-        outputs = tf.reshape(self.classifier(output), [tasks, queries, self.labels.width])
+        outputs = tf.reshape(self.readout(output), [tasks, queries, self.labels.width])
         return self.labels.by_class(outputs, state.get('strings'))
 
     # The recurrence.
@@ -247,7 +247,7 @@ class MANN(Learner):
     def _run(self, inputs, mask):
         """Returns (the outputs of all steps [tasks, length, width], the states after the last)."""
         outputs, *states = self.recurrence(inputs, mask=mask)
-        return self.classifier(outputs), states
+        return self.readout(outputs), states
 
 
 def define_flags(flags) -> None:
