@@ -161,7 +161,7 @@ def test_gradients_through_time(float64, controller):
     """Against finite differences. Which rows are the least used is constant for them."""
     cell = cell_of(controller)
     rnn = keras.layers.RNN(cell, return_sequences=True)
-    x = tf.constant(RNG.normal(size=(TASKS, 6, FEATURES)))
+    x = tf.constant(RNG.normal(size=(TASKS, 4, FEATURES)))
     loss = lambda: tf.reduce_mean(tf.square(rnn(x)[:, -1] - 0.3))
     with tf.GradientTape() as tape:
         value = loss()

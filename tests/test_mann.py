@@ -10,14 +10,13 @@ from test_flagfiles import checked
 from test_outer_optimizers import check_paths, steps_in_numpy, steps_of
 
 from maml_tf.algorithms.model_based.mann import MANN
-from maml_tf.algorithms.model_based.mann_labels import Labels
+from maml_tf.algorithms.model_based.mann_labels import STRINGS, Labels, label_strings
 from maml_tf.commands.experiment import problem_of
 from maml_tf.episodes.images import ImageClasses
-from maml_tf.episodes.label_strings import STRINGS, label_strings
 from maml_tf.episodes.order import random_order, take
-from maml_tf.episodes.sequences import instances, late, mean_by_instance
 from maml_tf.episodes.task import EpisodeSpec, Sequence, SequenceSpec
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.networks.sequence_models.late_labels import instances, late, mean_by_instance
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import op_of
 from maml_tf.training.outer_optimizers import OuterOptimizer
@@ -279,6 +278,13 @@ def test_the_feed_forward_baseline_stays_at_chance():
     """It knows the label before, so it may name another: one of the 6 of 8 that are left, half."""
     scores = trained(6, WAY, 100, 1e-2, controller='feed_forward', memory=False)
     assert scores.mean() < 3 / 8 + 0.04
+
+
+@pytest.mark.slow
+def test_learns_the_second_instance():
+    """From what the first was labelled: elimination alone gives no more than 0.8 here."""
+    scores = trained(2, 2, 200, 1e-2, units=32, slots=16, width=8)
+    assert scores[1] > 0.95 and scores[2] > 0.95 and scores[0] < 0.85
 
 
 # Flags and arguments.

@@ -12,10 +12,10 @@ import tensorflow as tf
 from maml_tf.algorithms.model_based.mann_labels import KINDS, Labels
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.order import counting, random_order, take
-from maml_tf.episodes.sequences import late, mean_by_instance
 from maml_tf.episodes.task import EpisodeSpec, Sequence, SequenceSpec, Task
 from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.learner import Learner, State
+from maml_tf.networks.sequence_models.late_labels import late, mean_by_instance
 from maml_tf.networks.sequence_models.lrua_cell import (
     CONTROLLERS,
     LRUACell,
@@ -67,8 +67,8 @@ class MANN(Learner):
     Raises: ArgumentError for a value that is none of these, and for fewer than one instance.
     """
 
-    # XLA compiles an iteration of 16 sequences of 50 for more than a minute, and then it takes 0.8 s
-    # in place of 0.18 s (two busy cores).
+    # XLA compiles an iteration of 16 sequences of 50 for more than a minute, and then the iteration
+    # takes 0.8 s in place of 0.18 s (two busy cores).
     xla = False
     outer = OuterOptimizer(1e-4, kind='rmsprop', momentum=0.9)
     takes_masks = True  # An example that does not count is a step that is left out.

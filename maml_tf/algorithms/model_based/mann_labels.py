@@ -4,10 +4,14 @@ import dataclasses
 
 import tensorflow as tf
 
-from maml_tf.episodes import label_strings
+from maml_tf.episodes.random_bits import PERMUTATION_WORDS, keyed_bits, permuted
 from maml_tf.errors import check_one_of
 
 KINDS = ('one_hot', 'strings')
+LETTERS, LENGTH = 5, 5  # Letters of the alphabet {a ... e}, and of a string.
+STRINGS = LETTERS**LENGTH
+# The stream of a task's random bits that decides the strings.
+_STREAM = 0x73747267
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,19 +39,19 @@ class Labels:
     @property
     def parts(self) -> int:
         """Returns how many one-hots make a code."""
-        return 1 if self.fixed_way else label_strings.LENGTH
+        return 1 if self.fixed_way else LENGTH
 
     @property
     def width(self) -> int:
         """Returns the length of a code."""
-        return self.way if self.fixed_way else label_strings.LENGTH * label_strings.LETTERS
+        return self.way if self.fixed_way else LENGTH * LETTERS
 
     def of_classes(
         self, tasks: int | tf.Tensor, way: int | tf.Tensor, key: tf.Tensor | None, dtype: tf.DType
     ) -> tf.Tensor:
         """Returns the code of each class, [tasks, way, width]; key: see task.Task."""
         if not self.fixed_way:
-            return label_strings.label_strings(tasks, way, key, dtype)
+            return label_strings(tasks, way, key, dtype)
         return tf.eye(self.width, batch_shape=[tasks], dtype=dtype)
 
     def judge(self, codes: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -74,3 +78,21 @@ class Labels:
     def _apart(self, x):
         """[..., width] -> [..., parts, width of one]."""
         return tf.reshape(x, tf.concat([tf.shape(x)[:-1], [self.parts, -1]], 0))
+
+
+def label_strings(
+    tasks: int | tf.Tensor, way: int | tf.Tensor, key: tf.Tensor | None, dtype: tf.DType
+) -> tf.Tensor:
+    """Draws a string for each class, distinct within a task.
+
+    Args:
+      way: at most STRINGS classes.
+      key: see task.Task; None: the same strings for all tasks.
+    Returns: five one-hots one behind the other, [tasks, way, LENGTH * LETTERS].
+    """
+    words = keyed_bits(key, PERMUTATION_WORDS, _STREAM)
+    words = tf.broadcast_to(words, [tasks, PERMUTATION_WORDS])[:, tf.newaxis]
+    places = tf.broadcast_to(tf.range(way), [tasks, way])
+    number = permuted(places, STRINGS, words)[..., tf.newaxis]
+    letters = number // LETTERS ** tf.range(LENGTH - 1, -1, -1) % LETTERS
+    return tf.reshape(tf.one_hot(letters, LETTERS, dtype=dtype), [tasks, way, LENGTH * LETTERS])
