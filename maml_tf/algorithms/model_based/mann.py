@@ -138,9 +138,10 @@ class MANN(Learner):
 
     @classmethod
     def tiny(cls) -> tuple['MANN', EpisodeSpec]:
-        small = {'units': 32, 'slots': 16, 'width': 8, 'heads': 2}
-        learner = cls((8, 8, 1), 3, instances=3, **small)
-        return learner, EpisodeSpec(way=3, shot=2, query=2)
+        # An LSTM would take thousands of iterations.
+        small = {'units': 128, 'slots': 32, 'width': 16, 'heads': 2}
+        learner = cls((8, 8, 1), 2, instances=5, controller='feed_forward', **small)
+        return learner, EpisodeSpec(way=2, shot=3, query=3)
 
     @property
     def example_shape(self) -> tuple[int, ...]:
