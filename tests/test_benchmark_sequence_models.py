@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / 'benchmarks'))
 import sequence_models  # noqa: E402
+import sequence_sides  # noqa: E402
 import sequence_weights  # noqa: E402
 
 needs_torch = pytest.mark.skipif(
@@ -22,8 +23,8 @@ def small_and_in_one_thread(monkeypatch):
     monkeypatch.setattr(sequence_weights, 'FILTERS', 16)
     monkeypatch.setattr(sequence_weights, 'ATTENTIONS', ((8, 4), (16, 8), (12, 10)))
     small = {'filters': 16, 'attentions': sequence_weights.ATTENTIONS}
-    learner = sequence_models.SNAIL
-    monkeypatch.setattr(sequence_models, 'SNAIL', lambda *args: learner(*args, **small))
+    learner = sequence_sides.SNAIL
+    monkeypatch.setattr(sequence_sides, 'SNAIL', lambda *args: learner(*args, **small))
     if not importlib.util.find_spec('torch'):
         yield
         return
@@ -37,18 +38,21 @@ def small_and_in_one_thread(monkeypatch):
 
 @needs_torch
 @pytest.mark.slow
-@pytest.mark.parametrize('method', sequence_models.BUILD)
-def test_pytorch_computes_what_the_package_computes(method):
-    """By task as the package; over the meta-batch all the same if that is a single task."""
+@pytest.mark.parametrize(
+    'method,tasks,style',
+    [('snail', 3, 'by_task')]
+    + [('snail', 1, style) for style in sequence_models.STYLES.values()]
+    + [('mann', 2, 'plain')],
+)
+def test_pytorch_computes_what_the_package_computes(method, tasks, style):
+    """SNAIL by task as the package; over the meta-batch all the same if that is a single task."""
     import torch_sequence_models
 
-    for tasks, styles in ((3, ('by_task',)), (1, torch_sequence_models.STYLES)):
-        workload = sequence_models.case(method, tasks=tasks, **SIZES).workload
-        ours = sequence_models.TensorFlowSide(method, workload).first_step()
-        assert ours['gradient_norm'] > 0.01
-        for style in styles:
-            theirs = torch_sequence_models.Side(workload, method, style).first_step()
-            assert theirs == pytest.approx(ours, rel=1e-4)
+    workload = sequence_models.case(method, tasks=tasks, **SIZES).workload
+    ours = sequence_sides.TensorFlowSide(method, workload).first_step()
+    assert ours['gradient_norm'] > 0.01
+    theirs = torch_sequence_models.side_of(method, style, workload).first_step()
+    assert theirs == pytest.approx(ours, rel=1e-4)
 
 
 def test_table_has_a_row_for_each_case():

@@ -4,7 +4,7 @@
 
 A step is the embedding of all support and query images, the sequence model, the query loss, its
 gradient and Adam, on made-up data in memory. The encoder is that of four convolutions with 64
-filters. Sides:
+filters; MANN has none, and the loss is that of all steps of its sequences. Sides:
   ours             the package's training, maml_tf.training.iterate; batch norm by task
   torch            PyTorch, support set and queries at once; batch norm over the meta-batch, as its
                    users have it
@@ -12,7 +12,7 @@ filters. Sides:
   torch_by_task    as torch, with batch norm by task, as in the package
 Each side is a process of its own, and one computes at a time: after a first step and a warm-up,
 they take turns, round after round. Before that, losses and gradient norms of those with the same
-batch norm are compared. Run it on an idle machine.
+batch norm are compared. MANN has one side in PyTorch. Run it on an idle machine.
 
 The table: medians of a step; in brackets how many times as long as the package a side takes; the
 time over that of the convolutions and products at the speed of a large matrix product ('to limit');
@@ -28,27 +28,24 @@ from typing import NamedTuple
 import numpy as np
 import sequence_weights
 import step_time
-import tensorflow as tf
 from heads import episode
+from sequence_sides import TensorFlowSide
 from workloads import Workload, serve
-
-from maml_tf.algorithms.model_based.snail import SNAIL
-from maml_tf.episodes.order import random_order, take
-from maml_tf.networks.encoders import conv4
-from maml_tf.objectives import MeanClassification
-from maml_tf.training.iterate import iterate
-from maml_tf.training.operations import TrainingOp
-from maml_tf.training.outer_optimizers import adam
 
 # {side: its style in torch_sequence_models.py}
 STYLES = {'torch': 'plain', 'torch_sequences': 'sequences', 'torch_by_task': 'by_task'}
-# Sides that compute the same.
-ALIKE = (('ours', 'torch_by_task'), ('torch', 'torch_sequences'))
-RATE = 1e-4
+# Sides of a method that compute the same. MANN has no batch norm, and no queries.
+ALIKE = {
+    'snail': (('ours', 'torch_by_task'), ('torch', 'torch_sequences')),
+    'mann': (('ours', 'torch'),),
+}
 
 
 class Case(NamedTuple):
-    """method: one of BUILD; workload: without inner steps."""
+    """method: one of ALIKE; workload: without inner steps.
+
+    In one of MANN `shot` counts all examples of a class.
+    """
 
     method: str
     workload: Workload
@@ -56,13 +53,19 @@ class Case(NamedTuple):
     def gflop(self):
         """Returns the operations of convolutions and products in a step, 10^9.
 
-        Each query is one step after its support set.
+        Each query is one step after its support set. MANN's products with its memory are left out.
         """
         workload = self.workload
         rows = workload.tasks * workload.way * (workload.shot + workload.query)
         weights = sequence_weights.of_workload(self.method, workload)
         entries = sum(array.size for *_, arrays in weights for array in arrays if array.ndim > 1)
-        return episode('r2d2', *self._sizes()).gflop() + 6 * rows * entries / 1e9
+        encoder = 0 if self.method == 'mann' else episode('r2d2', *self._sizes()).gflop()
+        return encoder + 6 * rows * entries / 1e9
+
+    def sides(self, asked):
+        """Returns those of the sides that are asked for which the method has."""
+        there = {side for alike in ALIKE[self.method] for side in alike}
+        return [side for side in ('ours', *STYLES) if side in there & {'ours', *asked}]
 
     def _sizes(self):
         w = self.workload
@@ -74,55 +77,10 @@ def case(method, *sizes, **kwargs):
     return Case(method, episode(method, *sizes, **kwargs).workload)
 
 
-CASES = {'snail_omniglot': case('snail', (28, 28, 1), tasks=32, way=5, shot=1, query=1, steps=3)}
-
-
-def encoder_of(workload):
-    """The encoder, with the workload's weights."""
-    encoder, weights = conv4(workload.input_shape, workload.filters), workload.weights()
-    for number in range(1, 5):
-        convolution, norm = (encoder.get_layer(f'{kind}{number}') for kind in ('conv', 'norm'))
-        convolution.kernel.assign(weights[f'conv{number}'])
-        convolution.bias.assign(weights[f'b{number}'])
-        norm.beta.assign(weights[f'norm{number - 1}_beta'])
-    return encoder
-
-
-def snail(workload):
-    """The package's learner, with the workload's weights."""
-    length = workload.way * workload.shot + 1
-    learner = SNAIL(encoder_of(workload), MeanClassification(), workload.way, length)
-    weights = sequence_weights.of_workload('snail', workload)
-    learner.network.set_weights([array for *_, arrays in weights for array in arrays])
-    return learner
-
-
-BUILD = {'snail': snail}
-
-
-def draw(workload):
-    """step_time.draw, so that the package reads the support sets in the order of the workload."""
-    drawn = step_time.draw(workload)
-
-    def in_order(start, count):
-        task = drawn(start, count)
-        back = tf.argsort(random_order(task.support_y))
-        support = {name: take(getattr(task, name), back) for name in ('support_x', 'support_y')}
-        return task._replace(**support)
-
-    return in_order
-
-
-class TensorFlowSide(step_time.TensorFlowSide):
-    """`ours`, see workloads.serve: another learner, whose loss is a mean; steps and reports
-    alike."""
-
-    def __init__(self, method, workload):
-        learner = BUILD[method](workload)
-        self._scale, self._optimizer = 1, adam(RATE)
-        op = TrainingOp(learner, self._optimizer, learner.meta_gradients)
-        at_once = learner.share(workload.tasks, workload)
-        self._run = iterate(op, draw(workload), workload.tasks, at_once)
+CASES = {
+    'snail_omniglot': case('snail', (28, 28, 1), tasks=32, way=5, shot=1, query=1, steps=3),
+    'mann_omniglot': case('mann', (20, 20, 1), tasks=16, way=5, shot=10, query=0, steps=3),
+}
 
 
 def command(chosen, side, torch_python=sys.executable):
@@ -151,7 +109,7 @@ def measure(chosen, sides, rounds, steps, torch_python):
                 f'  {side}: first step {first["seconds"]:.1f} s, loss {first["loss"]:.6f}, '
                 f'gradient norm {first["gradient_norm"]:.6f}'
             )
-        for alike in ALIKE:
+        for alike in ALIKE[chosen.method]:
             there = {side: result['sides'][side] for side in alike if side in sides}
             if there:
                 step_time.check_equal(there)
@@ -219,9 +177,10 @@ def main(arguments=None):
     for name in given.cases:
         step_time.say(name)
         chosen = CASES[name]
-        sides = [side for side in ('ours', *STYLES) if side == 'ours' or side in given.sides]
         steps = given.steps or chosen.workload.steps
-        report['cases'][name] = measure(chosen, sides, given.rounds, steps, given.torch_python)
+        report['cases'][name] = measure(
+            chosen, chosen.sides(given.sides), given.rounds, steps, given.torch_python
+        )
         step_time.write_json(given.output, report)
     print(table(report['cases']), flush=True)
 

@@ -2,11 +2,12 @@
 
     python tests/benchmarks/torch_sequence_models.py METHOD plain|sequences|by_task WORKLOAD_AS_JSON
 
-All tasks are computed together. plain: one support set and all its queries are read at once, each
-query as if it came next; sequences: each query behind a copy of the support set, as released codes
-have it. Both take batch norm over the whole meta-batch. by_task: as plain, but tasks pass through
-the encoder one after another, each with batch statistics of its own, as in the package.
-sequence_models.py starts it, maybe with another Python: PyTorch and NumPy suffice.
+MANN is in torch_mann.py. SNAIL's tasks are computed together. plain: one support set and all its
+queries are read at once, each query as if it came next; sequences: each query behind a copy of the
+support set, as released codes have it. Both take batch norm over the whole meta-batch. by_task: as
+plain, but tasks pass through the encoder one after another, each with batch statistics of its own,
+as in the package. sequence_models.py starts it, maybe with another Python: PyTorch and NumPy
+suffice.
 """
 
 import sys
@@ -16,6 +17,8 @@ import torch.nn.functional as F
 from sequence_weights import of_workload
 from torch import nn
 from torch_heads import encoder
+from torch_mann import MannSide
+from torch_side import Side
 from workloads import BATCHES, Workload, serve
 
 STYLES = ('plain', 'sequences', 'by_task')
@@ -82,42 +85,19 @@ class Snail(nn.Module):
         return F.linear(x[:, supports:], self.kernel, self.bias)
 
 
-MODELS = {'snail': Snail}
+class SnailSide(Side):
+    """style: one of STYLES."""
 
-
-class Side:
-    """See workloads.serve.
-
-    style: one of STYLES.
-    """
-
-    def __init__(self, workload, method, style):
+    def __init__(self, workload, style):
         self._style, self._encoder = style, encoder(workload)
-        self._model = MODELS[method](of_workload(method, workload))
-        self._parameters = [*self._encoder.parameters(), *self._model.parameters()]
-        self._optimizer = torch.optim.Adam(self._parameters, 1e-4, fused=True)
+        self._model = Snail(of_workload('snail', workload))
+        super().__init__([*self._encoder.parameters(), *self._model.parameters()])
         support_x, support_y, query_x, query_y = map(torch.from_numpy, workload.batches())
         images = torch.cat([support_x, query_x], 2).permute(0, 1, 2, 5, 3, 4).contiguous()
         labels = query_y.argmax(-1)
-        self._batches = [(images[i], support_y[i], labels[i]) for i in range(BATCHES)]
+        self.batches = [(images[i], support_y[i], labels[i]) for i in range(BATCHES)]
 
-    def first_step(self):
-        loss = self.run(0, 1)
-        squares = sum((w.grad**2).sum() for w in self._parameters)
-        return {'loss': loss, 'gradient_norm': float(squares) ** 0.5}
-
-    def run(self, first, count):
-        """Mean query loss of the steps, each before it is taken."""
-        total = torch.zeros([])
-        for step in range(first, first + count):
-            self._optimizer.zero_grad()
-            loss = self._loss(*self._batches[step % BATCHES])
-            loss.backward()
-            self._optimizer.step()
-            total += loss.detach()
-        return float(total) / count
-
-    def _loss(self, images, support_y, query_y):
+    def loss(self, images, support_y, query_y):
         if self._style == 'by_task':
             features = torch.stack([self._encoder(of_a_task) for of_a_task in images])
         else:
@@ -131,5 +111,10 @@ class Side:
         return F.cross_entropy(self._model(x, supports).flatten(0, 1), query_y.flatten())
 
 
+def side_of(method, style, workload):
+    """The Side of a method."""
+    return MannSide(workload) if method == 'mann' else SnailSide(workload, style)
+
+
 if __name__ == '__main__':
-    serve(lambda: Side(Workload.from_json(sys.argv[3]), *sys.argv[1:3]))
+    serve(lambda: side_of(*sys.argv[1:3], Workload.from_json(sys.argv[3])))
