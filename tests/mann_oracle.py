@@ -5,8 +5,8 @@ Santoro, Bartunov, Botvinick, Wierstra and Lillicrap, "Meta-learning with memory
 networks", ICML 2016, arXiv 1605.06065, section 3.
 
 Shapes: slots rows of memory of `width` numbers, `heads` read heads (and as many write heads), a
-controller LSTM of `hidden` units. Where usages are equal, the slot with the lower index counts as
-the less used.
+controller of `hidden` units, an LSTM or a layer of tanh. Where usages are equal, the slot with the
+lower index counts as the less used.
 """
 
 import numpy as np
@@ -238,15 +238,17 @@ def with_previous_labels(x, labels, way):
 def mann_step(state, x, weights, **settings):
     """One step of the controller, the memory and the output.
 
-    h_t, c_t = LSTM([x_t, r_{t-1}], h, c). Of every head: the key tanh(h_t W_k + b_k), the add
-    vector tanh(h_t W_a + b_a), the gate's logit h_t w_g + b_g. Logits = [h_t, r_t] W_o + b_o, with
-    the heads' reads one after the other.
+    h_t, c_t = LSTM([x_t, r_{t-1}], h, c), or h_t = tanh([x_t, r_{t-1}] W + b), a feed-forward
+    controller, which leaves c alone. Of every head: the key tanh(h_t W_k + b_k), the add vector
+    tanh(h_t W_a + b_a), the gate's logit h_t w_g + b_g. Logits = [h_t, r_t] W_o + b_o, with the
+    heads' reads one after the other.
 
     Args:
       state: `lrua_step`'s and 'reads' [heads, width], 'h' and 'c' [hidden].
       x: [features], what the controller sees beside the reads: the image and the last label.
       weights: dict. 'lstm': kernel [features + heads width, 4 hidden], recurrent_kernel [hidden,
-        4 hidden] and bias [4 hidden] in Keras' layout (`metric_oracle.lstm_cell`). 'key_kernel'
+        4 hidden] and bias [4 hidden] in Keras' layout (`metric_oracle.lstm_cell`); or
+        'feed_forward': kernel [features + heads width, hidden] and bias [hidden]. 'key_kernel'
         [heads, hidden, width] and 'key_bias' [heads, width] or None. 'add_kernel' and 'add_bias',
         alike; where there is no 'add_kernel', the key is what is added. 'gate_kernel' [heads,
         hidden] and 'gate_bias' [heads]; a gate that does not look at h has no 'gate_kernel'.
@@ -258,7 +260,10 @@ def mann_step(state, x, weights, **settings):
     """
     heads = len(state['reads'])
     inputs = list(_float64(x)) + [value for row in state['reads'] for value in row]
-    h, c = lstm_cell(inputs, state['h'], state['c'], *weights['lstm'])
+    if 'feed_forward' in weights:
+        h, c = np.tanh(affine(inputs, *weights['feed_forward'])), state['c']
+    else:
+        h, c = lstm_cell(inputs, state['h'], state['c'], *weights['lstm'])
 
     def of_each_head(name):
         biases = weights.get(f'{name}_bias')
