@@ -9,6 +9,10 @@ A network is a list of layers, a layer a dict of 'kernel' [in, out] and 'bias' [
 end in ReLU, the last one does not. So the toy of two layers is [in, hidden] and [hidden, way]: the
 second is the output layer, and the embedding is what the first puts out. Gradients and fast weights
 are lists of such dicts, too; a fast layer that is None leaves that layer as it is.
+
+Two choices move numbers, and `episode` takes either reading. A key is the embedding as a layer like
+all others, or the plain sum of its last layer's two paths, as in the released code
+(tsendeemts/metanet). The loss is a mean over the queries, or their sum, as there.
 """
 
 import math
@@ -45,7 +49,8 @@ def forward(x, slow):
 
     Returns:
       A dict: 'inputs' of every layer, 'pre_activations' of every layer, lists; 'embedding', the
-      input of the last layer; 'logits'.
+      input of the last layer; 'linear_embedding', the sum of the paths that made it, without their
+      ReLUs (None for a network of one layer); 'logits'.
     """
     return augmented_forward(x, slow, [None] * len(slow))
 
@@ -63,20 +68,23 @@ def augmented_forward(x, slow, fast):
       where there are no fast weights).
     """
     current = _float64(x)
-    inputs, slow_paths, fast_paths = [], [], []
+    inputs, slow_paths, fast_paths, sums = [], [], [], [None]
     for index, layer in enumerate(slow):
         inputs.append(current)
         slow_paths.append(affine(current, layer))
         fast_paths.append(None if fast[index] is None else affine(current, fast[index]))
         through = relu if index < len(slow) - 1 else np.array
         current = through(slow_paths[-1])
+        sums.append(slow_paths[-1])
         if fast_paths[-1] is not None:
             current = current + through(fast_paths[-1])
+            sums[-1] = sums[-1] + fast_paths[-1]
     return {
         'inputs': inputs,
         'pre_activations': slow_paths,
         'fast_pre_activations': fast_paths,
         'embedding': inputs[-1],
+        'linear_embedding': sums[-2],
         'logits': current,
     }
 
@@ -240,7 +248,17 @@ def weighted_sum(weights, memory):
     return result
 
 
-def episode(support, query, slow, generators, chunks, k=7.0, given=None):
+def episode(
+    support,
+    query,
+    slow,
+    generators,
+    chunks,
+    k=7.0,
+    given=None,
+    key='embedding',
+    total='mean',
+):
     """One task: algorithm 1, for all queries.
 
     Args:
@@ -254,13 +272,17 @@ def episode(support, query, slow, generators, chunks, k=7.0, given=None):
       given: None, or dict of 'chunk_gradients' and 'example_gradients' to use in place of those
         computed here. With them fixed, finite differences of the loss with respect to any weight
         are the gradient that takes what the generators read for constant.
+      key: 'embedding', ReLU(W r) + ReLU(W* r), or 'linear_embedding', W r + W* r: what
+        `augmented_forward` calls so. The representation loss sees the ReLU either way.
+      total: 'mean' or 'sum' of the queries' losses.
 
     Returns:
       A dict: 'chunk_losses', 'chunk_gradients', 'task_fast' (Q*), 'example_losses',
       'example_gradients', 'memory' (list of W*_i), 'keys' [support, d], 'query_keys' [queries, d],
       'cosines' and 'attention' [queries, support], 'query_fast' (list of W*), 'logits' [queries,
-      way], 'losses' [queries], 'loss' (their mean).
+      way], 'losses' [queries], 'loss' (their mean or sum).
     """
+    assert total in ('mean', 'sum'), total
     (x, labels), (query_x, query_labels) = support, query
     u, b = slow['representation'], slow['base']
     parts = [([x[i] for i in chunk], [labels[i] for i in chunk]) for chunk in chunks]
@@ -277,9 +299,9 @@ def episode(support, query, slow, generators, chunks, k=7.0, given=None):
         example_fast_weights(gradient, generators['base'], k)
         for gradient in result['example_gradients']
     ]
-    keys = [augmented_forward(row, u, task_fast)['embedding'] for row in x]
-    query_keys = [augmented_forward(row, u, task_fast)['embedding'] for row in query_x]
-    looks = [attention(keys, key) for key in query_keys]
+    keys = [augmented_forward(row, u, task_fast)[key] for row in x]
+    query_keys = [augmented_forward(row, u, task_fast)[key] for row in query_x]
+    looks = [attention(keys, row) for row in query_keys]
     query_fast = [weighted_sum(weights, memory) for weights, _ in looks]
     logits = [
         augmented_forward(query_x[i], b, query_fast[i])['logits'] for i in range(len(query_x))
@@ -296,5 +318,5 @@ def episode(support, query, slow, generators, chunks, k=7.0, given=None):
         'query_fast': query_fast,
         'logits': np.array(logits),
         'losses': np.array(losses),
-        'loss': sum(losses) / len(losses),
+        'loss': sum(losses) / (len(losses) if total == 'mean' else 1),
     }

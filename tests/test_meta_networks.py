@@ -1,4 +1,4 @@
-"""Meta Networks: fast weights against NumPy, closed forms and finite differences, in float64."""
+"""Meta Networks: convolutions against TensorFlow, closed forms, finite differences, in float64."""
 
 import keras
 import numpy as np
@@ -10,7 +10,6 @@ from maml_tf.algorithms.model_based import fast_weights, support_gradients
 from maml_tf.algorithms.model_based.meta_networks import MetaNetworks
 from maml_tf.commands.command_line import parsed
 from maml_tf.commands.experiment import problem_of
-from maml_tf.episodes.order import random_order
 from maml_tf.episodes.task import Task
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.image_encoders.shared_blocks import SharedBlocks
@@ -49,10 +48,6 @@ def random_task(learner, tasks=TASKS, seed=1):
     )
 
 
-def arrays(variables):
-    return {name: np.array(variable) for name, variable in variables.items()}
-
-
 # What the generators are.
 
 
@@ -74,20 +69,6 @@ def test_the_recurrent_generator_is_keras_lstm():
     np.testing.assert_allclose(passed_over, expected, rtol=1e-12)
 
 
-def test_the_pointwise_generator():
-    generator = PointwiseGenerator('m', dtype='float64')
-    k1, b1, k2, b2, k3, b3 = weights = [RNG.normal(size=w.shape) for w in generator.weights]
-    assert [w.shape for w in weights] == [(2, 20), (20,), (20, 20), (20,), (20, 1), (1,)]
-    generator.set_weights(weights)
-    least = np.exp(-7)
-    gradients = np.array([[0.5, -2.0, 0.0], [-least / 2, least, 1e-9]])
-    logarithms = np.log(np.maximum(np.abs(gradients), least)) / 7
-    seen = np.stack([logarithms, np.clip(gradients / least, -1, 1)], -1)
-    hidden = np.maximum(np.maximum(seen @ k1 + b1, 0) @ k2 + b2, 0)
-    expected = (hidden @ k3 + b3)[..., 0]
-    np.testing.assert_allclose(generator(tf.constant(gradients)), expected, rtol=1e-12)
-
-
 def test_generators_start_small():
     for kind in (RecurrentGenerator, PointwiseGenerator):
         large, small = (np.std(kind('g', scale).weights[-2]) for scale in (1.0, 0.01))
@@ -97,44 +78,18 @@ def test_generators_start_small():
 # What the layers do.
 
 
-def relu(x):
-    """Of complex numbers, too."""
-    return np.where(x.real > 0, x, 0)
-
-
-def dense(x, slow, fast=()):
-    """A network of linear layers; fast: {name: weight}, or none."""
+def convolutional(x, slow, fast):
+    """One image: convolutions by TensorFlow, pooled, then linear layers."""
     *_, last = slow
     for name, weight in slow.items():
-        paths = [x @ weight, *([x @ fast[name]] if fast else [])]
-        x = sum(paths if name == last else [relu(path) for path in paths])
-    return x
-
-
-def test_layers_add_up_both_paths():
-    slow, fast = (
-        {'linear1': RNG.normal(size=(4, 5)), 'linear2': RNG.normal(size=(5, 3))} for _ in range(2)
-    )
-    x = RNG.normal(size=(1, 6, 4))
-    stacked = {name: tf.constant(weight[np.newaxis]) for name, weight in fast.items()}
-    tensors = {name: tf.constant(weight) for name, weight in slow.items()}
-    both = fast_weights.augmented(tf.constant(x), tensors, fast_weights.of_task(stacked))
-    np.testing.assert_allclose(both, dense(x, slow, fast), rtol=1e-12)
-    alone = fast_weights.augmented(tf.constant(x), tensors)
-    np.testing.assert_allclose(alone, dense(x, slow), rtol=1e-12)
-
-
-def convolutional(x, slow, fast):
-    """One image: convolutions by TensorFlow, pooled, then linear layers. fast as of `dense`."""
-    linear = {}
-    for name, weight in slow.items():
-        if not name.startswith('conv'):
-            linear[name] = weight
+        if name.startswith('conv'):
+            paths = [tf.nn.conv2d(x, w, 1, 'SAME') for w in (weight, fast[name])]
+            x = tf.nn.max_pool2d(tf.add_n([tf.nn.relu(path) for path in paths]), 2, 2, 'SAME')
             continue
-        product = lambda w, x=x: tf.nn.relu(tf.nn.conv2d(x, w, 1, 'SAME'))
-        x = product(weight) + product(fast[name])
-        x = tf.nn.max_pool2d(x, 2, 2, 'SAME')
-    return dense(np.reshape(x, (1, -1)), linear, fast)
+        x = np.reshape(x, (1, -1))
+        paths = [x @ w for w in (weight, fast[name])]
+        x = sum(paths if name == last else [np.maximum(path, 0) for path in paths])
+    return x
 
 
 def test_each_query_reads_weights_of_its_own():
@@ -181,91 +136,7 @@ def test_attention_is_a_softmax_of_cosines():
     np.testing.assert_allclose(fast_weights.attend(query, keys), expected, atol=1e-6)
 
 
-# What the whole is.
-
-
-def slope(loss, weights, name):
-    """The gradient of a loss with respect to one weight, by complex steps."""
-    gradient = np.zeros_like(weights[name])
-    for place in np.ndindex(gradient.shape):
-        moved = {**weights, name: weights[name].astype(complex)}
-        moved[name][place] += 1e-40j
-        gradient[place] = loss(moved).imag / 1e-40
-    return gradient
-
-
-def cross_entropy(outputs, labels):
-    outputs = outputs - outputs.real.max(-1, keepdims=True)
-    return -(labels * (outputs - np.log(np.exp(outputs).sum(-1, keepdims=True)))).sum(-1)
-
-
-def test_gradients_of_the_chunks_and_of_each_example():
-    """4 chunks of 6 examples: two of two, two of one."""
-    learner = toy()
-    task = random_task(learner)
-    base, embedding, head = arrays(learner.base), arrays(learner.embedding), np.array(learner.head)
-    of_each = support_gradients.of_each_example(task.support_x, task.support_y, base)
-    support = task.support_x, task.support_y
-    of_chunks, there = support_gradients.of_chunks(
-        *support, embedding, tf.constant(head), task.key, 4
-    )
-    assert there is None
-    order = np.array(random_order(task.support_y, task.key))
-    for i in range(TASKS):
-        x, y = np.array(task.support_x[i]), np.array(task.support_y[i])
-        for example in range(EXAMPLES):
-            one = slice(example, example + 1)
-            loss = lambda w: cross_entropy(dense(x[one], w), y[one])[0]
-            for name in base:
-                found = of_each[name][EXAMPLES * i + example]
-                np.testing.assert_allclose(found, slope(loss, base, name), atol=1e-12)
-        for chunk in range(4):
-            members = order[i, chunk::4]
-            assert len(members) == (2 if chunk < 2 else 1)
-            loss = lambda w: cross_entropy(relu(dense(x[members], w)) @ head, y[members]).mean()
-            found = of_chunks['linear1'][chunk, i]
-            np.testing.assert_allclose(found, slope(loss, embedding, 'linear1'), atol=1e-12)
-
-
-def test_the_whole_from_its_parts():
-    """One task, of linear layers: NumPy, with the learner's generators."""
-    learner, tolerance = toy(hidden=(6, 5)), {'rtol': 1e-9, 'atol': 1e-9}
-    task = random_task(learner, tasks=1)
-    base, embedding = arrays(learner.base), arrays(learner.embedding)
-    head, order = np.array(learner.head), np.array(random_order(task.support_y, task.key))[0]
-    x, y, queries = (np.array(v[0]) for v in (task.support_x, task.support_y, task.query_x))
-    of_task = lambda w, rows: cross_entropy(np.maximum(dense(x[rows], w), 0) @ head, y[rows]).mean()
-    chunks = [order[chunk::4] for chunk in range(4)]
-    fast = {}
-    for name in embedding:
-        slopes = [slope(lambda w, c=c: of_task(w, c), embedding, name) for c in chunks]
-        fast[name] = np.array(learner.of_tasks['linear'](tf.constant(np.stack(slopes))))
-    memory = {}
-    for name in base:
-        losses = [
-            lambda w, i=i: cross_entropy(dense(x[i : i + 1], w), y[i : i + 1])[0]
-            for i in range(EXAMPLES)
-        ]
-        slopes = np.stack([slope(loss, base, name) for loss in losses])
-        memory[name] = np.array(learner.of_examples['linear'](tf.constant(slopes)))
-    keys, of_query = dense(x, embedding, fast), dense(queries, embedding, fast)
-    attention = np.array(fast_weights.attend(of_query[np.newaxis], keys[np.newaxis]))[0]
-    expected = np.stack(
-        [
-            dense(query, base, {n: np.tensordot(a, m, 1) for n, m in memory.items()})
-            for query, a in zip(queries, attention)
-        ]
-    )
-    state = learner.adapt(task.support_x, task.support_y, key=task.key)
-    np.testing.assert_allclose(state['keys'][0], keys, **tolerance)
-    for name in base:
-        np.testing.assert_allclose(state[f'memory_{name}'][0], memory[name], **tolerance)
-    outputs = learner.predict_query(state, task.query_x)[0]
-    np.testing.assert_allclose(outputs, expected, **tolerance)
-    loss = learner.meta_loss(task, STEP)
-    losses = cross_entropy(np.array(outputs), np.array(task.query_y[0]))
-    np.testing.assert_allclose(loss.value, losses.sum(), rtol=1e-9)
-    np.testing.assert_allclose(loss.log['post_loss'], losses.mean(), rtol=1e-9)
+# What is learnt.
 
 
 @pytest.mark.parametrize(
