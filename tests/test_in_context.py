@@ -84,35 +84,6 @@ def test_what_comes_later_changes_nothing_before(setting):
         changed[:] = kept
 
 
-def test_decoder_by_hand():
-    """One block, one head, one token that sees itself alone."""
-    decoder = Decoder(1, 1, 4, 3, dtype='float64')
-    rng = np.random.default_rng(1)
-    for variable in decoder.variables:
-        variable.assign(rng.normal(size=variable.shape))
-    weights = {variable.path.split('/', 1)[1]: variable.numpy() for variable in decoder.variables}
-    assert len(weights) == len(decoder.variables), 'every variable has a name of its own'
-
-    def norm(h, name):
-        centred = h - h.mean()
-        scaled = centred / np.sqrt((centred**2).mean() + 1e-5)
-        return scaled * weights[f'{name}/gamma'] + weights[f'{name}/beta']
-
-    token = rng.normal(size=4)
-    h = token + weights['positions'][0]
-    block, attention = 'block_0', 'block_0/attention'
-    x = norm(h, f'{block}/attention_norm')
-    value = x @ weights[f'{attention}/value/kernel'][:, 0] + weights[f'{attention}/value/bias'][0]
-    h = h + value @ weights[f'{attention}/attention_output/kernel'][0]
-    h = h + weights[f'{attention}/attention_output/bias']
-    x = norm(h, f'{block}/dense_norm')
-    x = x @ weights[f'{block}/inner/kernel'] + weights[f'{block}/inner/bias']
-    x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    h = h + x @ weights[f'{block}/outer/kernel'] + weights[f'{block}/outer/bias']
-    states, _ = decoder.read(tf.constant(token[None, None]))
-    np.testing.assert_allclose(states[0, 0], norm(h, 'norm'), atol=1e-7)
-
-
 def test_where_weights_start():
     """N(0, 0.02^2), and over sqrt(2 layers) what is added to the hidden states."""
     decoder = Decoder(8, 2, 64, 100)
