@@ -252,6 +252,7 @@ def test_weights_of_another_network(tmp_path):
     refused_here(tmp_path, command, '--init_from=other', 'w1', '[7, 7]', '[1, 40]')
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path):
     """A limit on the size of a file stands for it: the first checkpoint fits, one grown log file
     does not."""

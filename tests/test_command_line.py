@@ -134,6 +134,7 @@ def test_export_and_each_query_by_itself(trained):
     assert outputs.shape == (1, 9, 1) and np.isfinite(outputs).all()
 
 
+@pytest.mark.slow
 def test_a_longer_run_resumes_and_equals_one_in_one_go(trained, tmp_path):
     cwd, _ = trained
     resumed = run_here(*SINUSOID, '--logdir=logs', '--metatrain_iterations=4000', cwd=cwd)

@@ -77,6 +77,7 @@ def test_interrupted_by_the_user(runs):
     )
 
 
+@pytest.mark.slow
 def test_every_kill_hits_its_moment(runs):
     (_, *killed, last), *_ = runs
     for (_, resumes, what), report, following in zip(ENDS[1:], killed, [*killed[1:], last]):

@@ -125,7 +125,7 @@ def test_what_is_learnt_and_how_it_starts(norm, learnt_rates, step_norms):
 # The gradients
 
 
-@pytest.mark.parametrize('stop_grad', [False, True])
+@pytest.mark.parametrize('stop_grad', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('regression', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('norm', NETWORKS)
 def test_meta_gradients(norm, regression, stop_grad):

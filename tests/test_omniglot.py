@@ -144,6 +144,7 @@ def test_one_alphabet_a_task(source):
     assert all(len(alphabet) == 1 for alphabet in alphabets) and len(alphabets) > 10
 
 
+@pytest.mark.slow
 def test_rotations_as_classes_quadruple_them(source):
     vinyals = omniglot(str(DATA), Convention('vinyals'))
     assert vinyals.tasks('train', EpisodeSpec(60, 1, 1), 0).pick.candidates == 4112

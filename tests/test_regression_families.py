@@ -296,6 +296,7 @@ def test_trees():
     assert_mean(leaves**2, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'source, mean_square',
     [
