@@ -116,7 +116,8 @@ NAMES = ['$a_b', '犬', 'c' * 50, 'd']
 @pytest.mark.parametrize('name', sorted(registry()))
 def test_an_image_task(tmp_path, drawn, name):
     learner, _ = registry()[name].tiny()
-    images = np.random.default_rng(0).integers(0, 256, (4, 6, 16, 16, 1), np.uint8)
+    sides = learner.example_shape if isinstance(learner, MetricLearner) else (16, 16, 1)
+    images = np.random.default_rng(0).integers(0, 256, (4, 6, *sides), np.uint8)
     source = ImageClasses.from_arrays(images, {'test': range(4)}, 'per_class')
     tasks = source.tasks('test', EpisodeSpec(way=3, shot=2, query=3), 0)
     tasks.classes = tasks.classes._replace(class_names=NAMES)
