@@ -11,7 +11,7 @@ PACKAGE = ROOT / 'maml_tf'
 ORDER = (
     *('errors', 'terminal', 'serialisation', 'ops', 'update_rules', 'inner_loop', 'rematerialise'),
     *('objectives', 'episodes', 'networks', 'training', 'learner', 'algorithms', 'datasets.raw'),
-    *('datasets', 'saving', 'evaluation', 'commands'),
+    *('datasets', 'saving', 'evaluation', 'rl', 'commands'),
 )
 # What `python -m` starts, and the package's public names.
 DOORS = (

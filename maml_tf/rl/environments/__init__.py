@@ -1,0 +1,1 @@
+"""Families of control tasks, each stepped for all tasks and rollouts at once."""
