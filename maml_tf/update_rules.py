@@ -81,6 +81,30 @@ class LearntRate(UpdateRule):
         return {name: w - rate * gradients[name] for name, w in weights.items()}, slots
 
 
+class ScaledLater(UpdateRule):
+    """Another rule, of which the steps after the first see gradients that are multiplied.
+
+    Of gradient descent that is another rate from the second step on: alpha, then alpha / 2 (Finn et
+    al. 2017, section 5.3).
+    """
+
+    def __init__(self, rule: UpdateRule, factor: float):
+        self._rule, self._factor = rule, factor
+
+    def parameters(self) -> Tensors:
+        return self._rule.parameters()
+
+    def start(self, weights: Tensors) -> Tensors:
+        return self._rule.start(weights)
+
+    def __call__(self, weights, gradients, slots, parameters, step):
+        # A loop in the graph counts its steps by a tensor.
+        later = tf.cast(tf.convert_to_tensor(step) > 0, next(iter(gradients.values())).dtype)
+        factor = 1 + later * (self._factor - 1)
+        scaled = {name: factor * g for name, g in gradients.items()}
+        return self._rule(weights, scaled, slots, parameters, step)
+
+
 class RatesByStep(LearntRates):
     """w - a g with a learnt rate for every weight tensor and step (MAML++, Antoniou et al. 2019,
     section 4). Steps after the last have its rate.
