@@ -18,6 +18,7 @@ from absl import app, flags, logging  # noqa: E402  (TensorFlow is to be started
 
 from maml_tf.commands import command_line  # noqa: E402
 from maml_tf.commands.experiment import build  # noqa: E402
+from maml_tf.commands.policy_evaluation import run_policy_evaluation, simulates  # noqa: E402
 from maml_tf.commands.run_evaluation import run_evaluation  # noqa: E402
 from maml_tf.commands.run_training import run_training  # noqa: E402
 from maml_tf.terminal.exit import errors_as_one_line  # noqa: E402
@@ -38,7 +39,8 @@ def main(argv: list[str]) -> None:
     experiment = build(flags.FLAGS)
     if flags.FLAGS.train:
         run_training(experiment)
-    run_evaluation(experiment)
+    evaluate = run_policy_evaluation if simulates(experiment) else run_evaluation
+    evaluate(experiment)
 
 
 def run() -> None:

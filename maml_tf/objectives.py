@@ -36,6 +36,7 @@ class Axis(NamedTuple):
 
 ACCURACY = Metric('accuracy', 'Accuracy', '%', higher_is_better=True)
 SQUARED_ERROR = Metric('loss', 'Mean squared error', '', higher_is_better=False)
+RETURN = Metric('return', 'Average return', '', higher_is_better=True)
 # In nats.
 LOG_LIKELIHOOD = Metric('log_likelihood', 'Log-likelihood per point', '', higher_is_better=True)
 # Comparable over families of functions: 1 is the error of somebody who knows nothing.
@@ -168,6 +169,15 @@ class GaussianLikelihood(Objective):
     def predictions(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         mean, deviation = self.moments(outputs)
         return {'outputs': outputs, 'mean': mean, 'deviation': deviation}
+
+
+class Return(Objective):
+    """What a policy earns in a rollout: the undiscounted sum of its rewards, averaged.
+
+    There are no labels, so there is neither `loss` nor `score`: see rl/.
+    """
+
+    metric = RETURN
 
 
 class Classification(Objective):

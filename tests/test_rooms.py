@@ -10,8 +10,8 @@ PACKAGE = ROOT / 'maml_tf'
 # A room imports from those before it alone. Files of the package itself are rooms of their own.
 ORDER = (
     *('errors', 'terminal', 'serialisation', 'ops', 'update_rules', 'inner_loop', 'rematerialise'),
-    *('objectives', 'episodes', 'networks', 'training', 'learner', 'algorithms', 'datasets.raw'),
-    *('datasets', 'saving', 'evaluation', 'rl', 'commands'),
+    *('objectives', 'episodes', 'networks', 'training', 'learner', 'algorithms', 'rl'),
+    *('datasets.raw', 'datasets', 'saving', 'evaluation', 'commands'),
 )
 # What `python -m` starts, and the package's public names.
 DOORS = (

@@ -20,6 +20,8 @@ class Problem:
     background: the value of pixels where nothing is drawn.
     network: makes the network that the command line asks for, with (input_shape, output_dim) of
       this problem; keyword arguments change single ones of its constructor arguments.
+    inner_lr, evaluation_steps: of the inner loop, where the data source has its own; None: the
+      method's.
     """
 
     input_shape: tuple[int, ...]
@@ -31,3 +33,5 @@ class Problem:
     clip: float | None
     background: float
     network: Callable[..., Network]
+    inner_lr: float | None = None
+    evaluation_steps: int | None = None

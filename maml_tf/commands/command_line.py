@@ -14,10 +14,11 @@ from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.networks import flags as networks
+from maml_tf.rl import flags as rl
 from maml_tf.saving import export, run_directory
 from maml_tf.training import distribute, outer_optimizers, shares, train
 
-OWNERS = (train, run_directory, evaluate, export, distribute)
+OWNERS = (train, run_directory, evaluate, export, distribute, rl)
 # Modules whose flags mean something to some methods only; see Learner.heeds.
 OF_SOME_METHODS = (inner_loop, networks, outer_optimizers, shares)
 HEEDED_BY_SOME = ('pretrain_iterations', 'baseline')
@@ -41,6 +42,8 @@ FLAG_OF = {
     'joined': 'bias_transformation_size',
     'film': 'cavia_context',
     'tail_shots': 'reptile_tail_shots',
+    'max_kl': 'rl_max_kl',
+    'shrink': 'rl_shrink',
     'rates': 'meta_sgd_rate_from, --meta_sgd_rate_to',
 }
 PATHS = (

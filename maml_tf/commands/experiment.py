@@ -82,7 +82,7 @@ def build(flags) -> Experiment:
     keras.utils.set_random_seed(flags.seed)  # for the initial weights of Keras layers
     with strategy.scope():
         learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
-        phases = learner.phases(_outer_loop(flags, problem, learner))
+        phases = source.phases(learner, _outer_loop(flags, problem, learner))
         ops = {phase.name: op_of(learner, phase) for phase in phases}
     _check_sizes(flags, problem, learner)
     if flags.export_embedding_dir:
@@ -122,6 +122,8 @@ def problem_of(flags, source: EpisodeSource | None = None) -> Problem:
         row.clip,
         row.background(flags),
         functools.partial(row.network, flags, shape, output_dim),
+        row.inner_lr,
+        row.evaluation_steps,
     )
 
 
@@ -187,7 +189,8 @@ def _run_directory(flags, source, learner: Learner, phases: list[Phase]) -> RunD
         if phase.optimizer is not None and id(phase.optimizer) not in known:
             known.add(id(phase.optimizer))
             variables[phase.name] = optimizer_names(phase.optimizer, learner)
-    name = experiment_string(flags, learner, command_line.of_the_run(flags))
+    foreign = SOURCES[flags.datasource].foreign
+    name = experiment_string(flags, learner, command_line.of_the_run(flags), foreign)
     if source.identity:
         name += f'.{source.identity}'
     return RunDirectory(pathlib.Path(flags.logdir) / name, variables)

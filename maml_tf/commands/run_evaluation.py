@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from maml_tf.episodes.task import Draw, EpisodeSpec, SequenceSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate, pictures, report
 from maml_tf.evaluation.ensemble import ensemble_scores
+from maml_tf.objectives import Axis
 from maml_tf.saving.export import export
 from maml_tf.saving.export_embedding import export_embedding
 from maml_tf.saving.init_from import load_weights
@@ -28,7 +29,7 @@ def run_evaluation(experiment: Experiment) -> None:
     Raises: UserError where there is nothing to evaluate, or not so many tasks.
     """
     flags, directory, learner = experiment.flags, experiment.directory, experiment.learner
-    iteration, origin = _load(experiment)
+    iteration, origin = load_evaluated(experiment)
     tasks = evaluation_tasks(experiment)
     protocol = _protocol(experiment, tasks)
     if flags.write_tasks:
@@ -39,6 +40,33 @@ def run_evaluation(experiment: Experiment) -> None:
     scores = _scores(experiment, tasks, members)
     axis = learner.axis(scores.shape[1])
     size = _size(experiment)
+    report_scores(experiment, scores, axis, size, protocol, iteration, origin, members)
+    _draw(experiment, scores, tasks, size)
+    print(f'Pictures and results.json: {directory.path}')
+    _export(experiment, iteration)
+
+
+def report_scores(
+    experiment: Experiment,
+    scores: np.ndarray,
+    axis: Axis,
+    size: str,
+    protocol: Mapping[str, Any],
+    iteration: int | None,
+    origin: str,
+    members: Sequence[int] = (),
+) -> None:
+    """Prints the table and writes results.json and its relatives.
+
+    Args:
+      scores: [tasks, entries].
+      axis: what the entries stand for.
+      size: of the tasks, in words.
+      protocol: see evaluation/report.py.
+      iteration, origin: of the weights.
+      members: iterations of an ensemble.
+    """
+    flags, directory, learner = experiment.flags, experiment.directory, experiment.learner
     split = 'test' if flags.test_set else 'validation'
     heading = f'on {len(scores)} {flags.datasource} {split} tasks, {size}, {origin}'
     print(report.table(scores, learner.metric, axis, heading))
@@ -53,11 +81,8 @@ def run_evaluation(experiment: Experiment) -> None:
         command_line.flagfile_of(sys.argv[1:]),
     )
     if members:
-        results['ensemble'] = members
+        results['ensemble'] = list(members)
     report.write(directory.path, scores, results, flags.update_batch_size, learner.evaluation_lr)
-    _draw(experiment, scores, tasks, size)
-    print(f'Pictures and results.json: {directory.path}')
-    _export(experiment, iteration)
 
 
 def evaluation_tasks(experiment: Experiment) -> Draw:
@@ -102,7 +127,7 @@ def _scores(experiment: Experiment, tasks: Draw, members: list[int]) -> np.ndarr
     chunk = evaluate.chunk(spec)
     at_once = learner.evaluation_share(chunk, experiment.problem.evaluation)
     scores = ensemble_scores(learner, loads, tasks, flags.test_tasks, chunk, at_once)
-    _load(experiment)  # Pictures of single tasks are of the last checkpoint.
+    load_evaluated(experiment)  # Pictures of single tasks are of the last checkpoint.
     return scores
 
 
@@ -125,7 +150,7 @@ def _size(experiment: Experiment) -> str:
     return f'{way}{spec.shot}-shot'
 
 
-def _load(experiment: Experiment) -> tuple[int | None, str]:
+def load_evaluated(experiment: Experiment) -> tuple[int | None, str]:
     """Loads the weights to evaluate; returns (their iteration, where they come from)."""
     flags, directory = experiment.flags, experiment.directory
     if flags.init_from and not flags.train:

@@ -13,7 +13,7 @@ from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.saving.init_from import load_weights
 from maml_tf.training import distribute
-from maml_tf.training.iterate import Run, iterate
+from maml_tf.training.iterate import Run, iterate, one_by_one
 from maml_tf.training.operations import WholeOp
 from maml_tf.training.phases import Phase
 from maml_tf.training.train import Schedule, train
@@ -52,6 +52,7 @@ def run_training(experiment: Experiment) -> None:
         iterations_per_call=flags.iterations_per_call or row.iterations_per_call,
         print_every=row.print_every,
         validate_every=row.validate_every,
+        save_every=row.save_every,
     )
     writer = tf.summary.create_file_writer(str(directory.path)) if flags.log else None
     print(f'Training {flags.algorithm} on {flags.datasource}, results in {directory.path}')
@@ -151,6 +152,8 @@ def _run_of(experiment: Experiment, draws, phase: Phase, phase_start: int) -> Ru
     learner, strategy = experiment.learner, experiment.strategy
     op, draw = experiment.ops[phase.name], draws[phase.name]
     spec, count = _unit(experiment.flags, phase)
+    if not phase.compiled:
+        return one_by_one(op, draw, count, phase_start)
     whole = isinstance(op, WholeOp) or isinstance(spec, BatchSpec)
 
     def share(tasks):

@@ -14,6 +14,16 @@ if TYPE_CHECKING:  # The table of sources imports this module.
 def check_flags(flags, sources: 'Mapping[str, Source]') -> None:
     """Raises UserError for a flag that is set and means nothing to the data source."""
     chosen = sources[flags.datasource]
+    if chosen.algorithms and flags.algorithm not in chosen.algorithms:
+        raise UserError(
+            f'--algorithm={flags.algorithm}: --datasource={flags.datasource} is learnt by '
+            f'{", ".join(chosen.algorithms)}'
+        )
+    for name in chosen.foreign:
+        if flags[name].value != flags[name].default:
+            raise UserError(
+                f'--{name}={flags[name].value}: means nothing to --datasource={flags.datasource}'
+            )
     for name in sorted({name for source in sources.values() for name in source.reads}):
         if flags[name].value == flags[name].default or name in chosen.reads:
             continue

@@ -14,7 +14,10 @@ from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.flags import product_dtype
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.objectives import Classification, Objective, Regression
+from maml_tf.objectives import Classification, Objective, Regression, Return
+from maml_tf.rl import flags as rl_flags
+from maml_tf.rl import simulation
+from maml_tf.rl.policy import GaussianPolicy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Source:
     inputs: flags -> what an exported model is to be fed, in words.
     background: flags -> the value of pixels where nothing is drawn.
     reads: which flags that mean something to some sources only it heeds.
+    save_every: iterations between checkpoints.
+    inner_lr, evaluation_steps: of the inner loop; None: the method's.
+    algorithms: the methods that can learn its tasks; None: all.
+    foreign: flags that mean something to its methods elsewhere, and nothing here.
     """
 
     load: Callable[[Any], EpisodeSource]
@@ -50,6 +57,11 @@ class Source:
     inputs: Callable[[Any], str] = lambda flags: 'images, pixels from 0 to 1'
     background: Callable[[Any], float] = lambda flags: 0.0
     reads: tuple[str, ...] = ()
+    save_every: int = 1000
+    inner_lr: float | None = None
+    evaluation_steps: int | None = None
+    algorithms: tuple[str, ...] | None = None
+    foreign: tuple[str, ...] = ()
 
     @property
     def classification(self) -> bool:
@@ -218,6 +230,36 @@ def _sinusoid(frequency: tuple[float, float] | None) -> Source:
     )
 
 
+def _policy(flags, input_shape, output_dim, **changes):
+    # Of what methods change in a network, these belong to every kind.
+    of_all = ('joined', 'start')
+    changes = {name: value for name, value in changes.items() if name in of_all}
+    return GaussianPolicy(input_shape, output_dim, **changes)
+
+
+def _simulation(name, observations, actions, task) -> Source:
+    """A row of an environment; the numbers are the sizes that it says of itself."""
+    return Source(
+        load=lambda flags: simulation.load(name, flags),
+        input_shape=lambda flags: (observations + task * (flags.baseline == 'oracle'),),
+        network=_policy,
+        objective=Return(),
+        output_dim=actions,
+        print_every=1,
+        iterations_per_call=1,
+        save_every=10,
+        inner_lr=0.1,
+        evaluation_steps=3,
+        algorithms=(
+            *('maml', 'anil', 'meta_sgd', 'cavia', 'bias_transformation'),
+            *('multi_task', 'from_scratch'),
+        ),
+        foreign=rl_flags.FOREIGN,
+        inputs=lambda flags: 'observations',
+        reads=('baseline', *rl_flags.OF_TRAINING, *rl_flags.OF_TASKS),
+    )
+
+
 _CONTAINS_SUPPORT = ('query_contains_support', 'test_query_contains_support')
 
 SOURCES = {
@@ -279,4 +321,9 @@ SOURCES = {
             'within_groups',
         ),
     ),
+    'navigation2d': _simulation('navigation2d', 2, 2, 2),
+    'half_cheetah_dir': _simulation('half_cheetah_dir', 20, 6, 1),
+    'half_cheetah_vel': _simulation('half_cheetah_vel', 20, 6, 1),
+    'ant_dir': _simulation('ant_dir', 125, 8, 1),
+    'ant_vel': _simulation('ant_vel', 125, 8, 1),
 }

@@ -1,6 +1,7 @@
 """What every source of tasks can be asked for."""
 
 import abc
+from typing import Any
 
 import tensorflow as tf
 
@@ -39,6 +40,15 @@ class EpisodeSource(abc.ABC):
           seed: a number from 0 to 2**40 - 1.
         Raises: UserError where the source cannot give what `spec` asks for.
         """
+
+    def phases(self, learner: Any, outer: Any) -> list[Any]:
+        """Returns the phases in which a learner is trained on these tasks; by default its own.
+
+        A source whose tasks are no examples (a simulator's) has others.
+
+        Args: learner, a Learner; outer, an OuterLoop (training/phases.py).
+        """
+        return learner.phases(outer)
 
     def count_classes(self, split: str) -> int | None:
         """Returns how many classes there are to draw from; None: the tasks have no classes."""

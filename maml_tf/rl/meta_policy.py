@@ -69,8 +69,9 @@ class MetaPolicy:
         self.learner, self.environment, self.settings = learner, environment, settings
         # Pieces that are compiled by themselves where the environment cannot be.
         self._act = tf.function(self._actions, jit_compile=True, autograph=False)
-        self._samples = tf.function(self.samples, jit_compile=True, autograph=False)
-        self._steps = {}
+        self._samples = tf.function(self._sampled, jit_compile=True, autograph=False)
+        self._roll = tf.function(self._rolled, jit_compile=True, autograph=False)
+        self._step = tf.function(self._stepped, jit_compile=True, autograph=False)
         self._improve = tf.function(self._improved, jit_compile=True, autograph=False)
 
     # What a policy does.
@@ -88,11 +89,13 @@ class MetaPolicy:
     def rollouts(self, weights: Weights, drawn: Tasks, rollouts: int, number: int) -> Trajectories:
         """Returns trajectories of these weights; number: of the batch, each has its own noise."""
         key = keyed_bits(drawn.key, 2 * number + 2)[:, 2 * number :]
-        return self.environment.rollouts(self.act(weights.fast), drawn.task, rollouts, key)
+        if not self.environment.compiled:
+            return self.environment.rollouts(self.act(weights.fast), drawn.task, rollouts, key)
+        return self._roll(weights.fast, drawn.task, rollouts, key)
 
     def samples(self, trajectories: Trajectories) -> Samples:
         """Returns the steps of trajectories with their advantages."""
-        return samples(trajectories, self.settings.discount, self.settings.gae_lambda)
+        return self._samples(trajectories)
 
     def adapted(
         self, weights: Weights, batch: Samples, step: int, training: bool = False
@@ -101,17 +104,11 @@ class MetaPolicy:
 
         training: by the rule of training, else by that of evaluation.
         """
-        key = step, training
-        if key not in self._steps:
-            rule = self.learner.update_rule if training else self._evaluation_rule()
+        return self._step(weights, batch, tf.constant(step), training)
 
-            def take(weights, batch):
-                problem = inner_problem(self.learner, [batch], rule)
-                fast, slots, *_ = inner_step(problem, *weights, step, stop_grad=True)
-                return Weights(fast, slots)
-
-            self._steps[key] = tf.function(take, jit_compile=True, autograph=False)
-        return self._steps[key](weights, batch)
+    def evaluation_rule(self) -> UpdateRule:
+        """Returns the rule of evaluation: the learner's, with Settings.later_steps."""
+        return ScaledLater(self.learner.evaluation_rule, self.settings.later_steps)
 
     # What training does.
 
@@ -124,7 +121,7 @@ class MetaPolicy:
         weights, batches, returns, counts = self.start(drawn.task.shape[0]), [], [], []
         for number in range(steps + 1):
             trajectories = self.rollouts(weights, drawn, rollouts, number)
-            batches.append(self._samples(trajectories))
+            batches.append(self.samples(trajectories))
             returns.append(tf.reduce_mean(trajectories.returns))
             counts.append(tf.reduce_mean(tf.reduce_sum(trajectories.counts, -1)))
             if number < steps:
@@ -155,9 +152,22 @@ class MetaPolicy:
 
     # What is compiled.
 
+    def _rolled(self, weights, task, rollouts, key):
+        act = lambda observations, noise: self._actions(weights, observations, noise)
+        return self.environment.rollouts(act, task, rollouts, key)
+
     def _actions(self, weights, observations, noise):
         _, shared = self.learner.weights_of_the_network()
         return distribution(self.learner, shared | weights, observations).actions(noise)
+
+    def _sampled(self, trajectories):
+        return samples(trajectories, self.settings.discount, self.settings.gae_lambda)
+
+    def _stepped(self, weights, batch, step, training):
+        rule = self.learner.update_rule if training else self.evaluation_rule()
+        problem = inner_problem(self.learner, [batch], rule)
+        fast, slots, *_ = inner_step(problem, *weights, step, stop_grad=True)
+        return Weights(fast, slots)
 
     def _improved(self, batches):
         variables = self.learner.trainable_variables
@@ -172,6 +182,3 @@ class MetaPolicy:
         for variable, value in zip(variables, values):
             variable.assign(value)
         return log
-
-    def _evaluation_rule(self) -> UpdateRule:
-        return ScaledLater(self.learner.evaluation_rule, self.settings.later_steps)

@@ -6,6 +6,7 @@ from maml_tf.datasets.flags import train_update_batch_size
 from maml_tf.learner import Learner
 from maml_tf.networks.image_encoders.resnet12 import DROPOUT as RESNET12_DROPOUT
 from maml_tf.networks.image_encoders.snail_resnet import DROPOUT as SNAIL_RESNET_DROPOUT
+from maml_tf.rl import flags as rl
 from maml_tf.training import outer_optimizers
 
 # Flags of the data and of training that make another run, and stand in its name where they are not
@@ -16,18 +17,23 @@ TRAINING_FLAGS = (
     *('within_groups', 'dimension', 'query_contains_support'),
     *('meta_lr', *outer_optimizers.FLAGS, 'clip'),
     *('encoder', 'dropout', 'augment'),
+    *rl.OF_TRAINING,
+    'rl_squared_distance',
 )
 # What encoders drop unless --dropout says otherwise.
 DROPOUT = {'resnet12': RESNET12_DROPOUT, 'snail_resnet': SNAIL_RESNET_DROPOUT}
 NORMS = {'batch_norm': 'batchnorm', 'layer_norm': 'layernorm', 'None': 'nonorm'}
 
 
-def experiment_string(flags, learner: Learner, own: Collection[str] = ()) -> str:
+def experiment_string(
+    flags, learner: Learner, own: Collection[str] = (), foreign: Collection[str] = ()
+) -> str:
     """Returns the reference's name of a run, of what the method heeds.
 
     What the reference does not know (another method, pretraining, a seed) is added at the end.
 
     own: names of the flags that belong to the method alone.
+    foreign: names of those that mean nothing to the data source.
     """
     parts = [f'cls_{flags.train_num_classes or flags.num_classes}.mbs_{flags.meta_batch_size}']
     parts += [f'.ubs_{train_update_batch_size(flags)}']
@@ -42,7 +48,7 @@ def experiment_string(flags, learner: Learner, own: Collection[str] = ()) -> str
         'norm': NORMS[flags.norm],
         'conv': '' if flags.conv else '.fc',
     }
-    parts += [text for name, text in said.items() if name in learner.heeds]
+    parts += [text for name, text in said.items() if name in learner.heeds and name not in foreign]
     if flags.algorithm != 'maml':
         parts.append(f'.{flags.algorithm}')
     if flags.pretrain_iterations and not flags.baseline:

@@ -39,6 +39,27 @@ def iterate(
     return loop(of_iteration, jit_compile=op.xla and whole and not streams(draw))
 
 
+def one_by_one(
+    op: Callable[[Any, tf.Tensor], dict[str, tf.Tensor]],
+    draw: Callable[[Any, int], Any],
+    meta_batch_size: int,
+    phase_start: int = 0,
+) -> Run:
+    """Makes the same run of an op that Python calls, once an iteration.
+
+    Args: as of `iterate`.
+    """
+
+    def run(first, count):
+        totals = {}
+        for i in range(first, first + count):
+            log = op(draw(i * meta_batch_size, meta_batch_size), i - phase_start)
+            totals = {name: totals.get(name, 0) + value for name, value in log.items()}
+        return {name: total / count for name, total in totals.items()}
+
+    return run
+
+
 def one_iteration(
     op: TrainingOp | WholeOp,
     draw: Callable[[Any, int], Any],

@@ -93,6 +93,8 @@ class Phase:
       kind (a simulator's rollouts) may take specs of its own; nothing here looks into them.
     op: (drawn, step) -> log, a whole iteration of another kind, in place of `gradients` and
       `optimizer` (a trust region, for example). It is not divided over shares or replicas.
+    compiled: whether `op` can be part of a compiled loop; if not, Python calls it once an iteration
+      (a simulator that is no part of a graph).
     title: what its lines on the screen begin with.
     first: the number that its lines count from, where it goes on from another phase.
     weight_decay: times the weights, is added to their gradients before the optimizer's step, as
@@ -110,3 +112,4 @@ class Phase:
     first: int = 0
     weight_decay: float = 0.0
     split: str | None = None
+    compiled: bool = True

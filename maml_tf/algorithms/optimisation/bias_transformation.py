@@ -29,7 +29,8 @@ class BiasTransformation(MAML):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'BiasTransformation':
         """Returns the learner that the command line describes."""
-        arguments = cls.arguments_of(flags, problem) | cls.rates_of(flags)
+        rates = cls.rates_of(flags, problem.inner_lr or 1e-3)
+        arguments = cls.arguments_of(flags, problem) | rates
         network = problem.network(joined=flags.bias_transformation_size)
         if isinstance(network, FullyConnected):
             check_keeps_context(network.norm)

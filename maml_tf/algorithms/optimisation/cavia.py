@@ -45,14 +45,16 @@ class CAVIA(MAML):
         """Returns the learner that the command line describes, with the authors' networks."""
         classification = problem.objective.classification
         steps = 2 if classification else 1
-        arguments = cls.arguments_of(flags, problem, steps) | cls.rates_of(flags, 1.0)
+        rates = cls.rates_of(flags, problem.inner_lr or 1.0)
+        arguments = cls.arguments_of(flags, problem, steps) | rates
         size = flags.cavia_context
-        if isinstance(problem.network(), ConvNet):
+        network = problem.network()
+        if isinstance(network, ConvNet):
             changes = {'film': size or 100, 'start': 'he', 'head': 'flatten'}
             if flags.norm == 'batch_norm':
                 changes |= {'scale': True, 'epsilon': 1e-5}
         else:
-            check_keeps_context(flags.norm)
+            check_keeps_context(network.norm)
             changes = {'joined': size or 5, 'start': 'torch'}
         objective = MeanClassification() if classification else problem.objective
         if flags.clip is None:

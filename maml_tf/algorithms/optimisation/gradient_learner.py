@@ -94,7 +94,9 @@ class GradientLearner(Learner):
         """
         return {
             'inner_steps': flags.num_updates or inner_steps,
-            'evaluation_steps': flags.test_num_updates,
+            'evaluation_steps': problem.evaluation_steps
+            if flags.test_num_updates is None
+            else flags.test_num_updates,
             'seed': flags.seed,
             'transductive': flags.transductive is not False,
             'clip': (problem.clip if flags.clip is None else flags.clip) or None,

@@ -55,7 +55,8 @@ class MAML(GradientLearner):
     @classmethod
     def from_flags(cls, flags, problem: Problem) -> 'MAML':
         """Returns the learner that the command line describes."""
-        arguments = cls.arguments_of(flags, problem) | cls.rates_of(flags)
+        rates = cls.rates_of(flags, problem.inner_lr or 1e-3)
+        arguments = cls.arguments_of(flags, problem) | rates
         return cls(problem.network(), problem.objective, **arguments)
 
     @staticmethod

@@ -1,0 +1,68 @@
+"""Evaluates policies that a command line describes: returns before and after each gradient step."""
+
+from typing import Any
+
+from maml_tf.commands import command_line, policy_pictures
+from maml_tf.commands.experiment import Experiment
+from maml_tf.commands.run_evaluation import evaluation_tasks, load_evaluated, report_scores
+from maml_tf.evaluation import evaluate
+from maml_tf.evaluation.report import GRADIENT_STEPS
+from maml_tf.objectives import Axis
+from maml_tf.rl.evaluation import Evaluation, evaluated
+from maml_tf.rl.flags import OF_TASKS
+from maml_tf.rl.meta_policy import MetaPolicy
+from maml_tf.rl.simulation import Simulation
+from maml_tf.saving.export_policy import export_policy
+
+
+def simulates(experiment: Experiment) -> bool:
+    """Says whether the tasks are an environment's."""
+    return isinstance(experiment.source, Simulation)
+
+
+def run_policy_evaluation(experiment: Experiment) -> None:
+    """Lets the loaded policy adapt to --test_tasks tasks, and writes all that follows from it.
+
+    Raises: UserError where there is nothing to evaluate.
+    """
+    flags, learner, source = experiment.flags, experiment.learner, experiment.source
+    iteration, origin = load_evaluated(experiment)
+    policy = MetaPolicy(learner, source.environment, source.settings)
+    result = _evaluated(experiment, policy)
+    axis = Axis(GRADIENT_STEPS, tuple(range(result.returns.shape[1])))
+    size = f'{flags.update_batch_size} rollouts'
+    report_scores(experiment, result.returns, axis, size, _protocol(experiment), iteration, origin)
+    title = f'{flags.algorithm}, {flags.datasource} {size}'
+    policy_pictures.draw(experiment, result, axis, title)
+    print(f'Pictures and results.json: {experiment.directory.path}')
+    if flags.export_dir:
+        description = {
+            'inputs': experiment.row.inputs(flags),
+            'iteration': iteration,
+            'flags': command_line.as_dict(flags),
+        }
+        export_policy(policy, flags.export_dir, description)
+        print(f'SavedModel: {flags.export_dir}')
+
+
+def _evaluated(experiment: Experiment, policy: MetaPolicy) -> Evaluation:
+    flags = experiment.flags
+    return evaluated(
+        policy,
+        evaluation_tasks(experiment),
+        flags.test_tasks,
+        flags.update_batch_size,
+        experiment.learner.evaluation_steps,
+    )
+
+
+def _protocol(experiment: Experiment) -> dict[str, Any]:
+    """Which tasks are evaluated, and how: runs that share it were scored alike."""
+    flags = experiment.flags
+    return {
+        'datasource': flags.datasource,
+        'split': experiment.split,
+        'shot': flags.update_batch_size,
+        'task_seed': evaluate.TASK_SEED,
+        **{name: flags[name].value for name in OF_TASKS},
+    }
