@@ -200,21 +200,25 @@ def test_the_direction_solves_the_damped_system():
 
 def test_a_step_is_refused_where_no_length_is_good():
     adapted, values, query = problem('maml')
+
     # Every length but none at all takes the policies too far.
-    jumps = lambda new: Gaussian(
-        adapted(new).mean + tf.where(tf.reduce_all(new[0] == values[0]), 0.0, 10.0), values[-1]
-    )
+    def jumps(new):
+        mean, log_std = adapted(new)
+        stays = tf.reduce_all(new[0] == values[0])
+        return Gaussian(mean + tf.where(stays, tf.zeros_like(mean), 10.0), log_std)
+
     moved, log = trpo.step(jumps, values, query, TrustRegion())
     np.testing.assert_array_equal(flat(moved), flat(values))
     assert log['kl'] == log['step_length'] == 0
     # A length is tried again and again, each 0.5 times the one before.
-    shy = lambda new: Gaussian(
-        adapted(new).mean
-        + tf.where(tf.norm(new[0] - values[0]) > 0.3 * first, tf.cast(10, tf.float64), 0.0),
-        adapted(new).log_std,
-    )
     moved, log = trpo.step(adapted, values, query, TrustRegion(shrink=0.5))
     first = tf.norm(moved[0] - values[0]) / log['step_length']
+
+    def shy(new):
+        mean, log_std = adapted(new)
+        far = tf.norm(new[0] - values[0]) > 0.3 * first
+        return Gaussian(mean + tf.where(far, 10 * tf.ones_like(mean), 0.0), log_std)
+
     _, log = trpo.step(shy, values, query, TrustRegion(shrink=0.5))
     assert log['step_length'] == 0.25
     for argument in ({'max_kl': 0.0}, {'shrink': 1.0}):

@@ -37,7 +37,7 @@ def paths(path: pathlib.Path, environment: Environment, result: Evaluation, titl
     """
     columns, rows = len(result.tasks), len(result.positions)
     figure = Figure(figsize=(2.9 * columns, 2.7 * rows + 0.5))
-    grid = figure.subplots(rows, columns, squeeze=False, sharex='col', sharey='col')
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for step, positions in enumerate(result.positions):
         for i, axes in enumerate(grid[step]):
             colour = COLOURS[min(step, len(COLOURS) - 1)]
@@ -47,7 +47,7 @@ def paths(path: pathlib.Path, environment: Environment, result: Evaluation, titl
                 x, y = taken.T if planar else (np.arange(len(taken)), taken[:, 0])
                 axes.plot(x, y, color=colour, linewidth=1, alpha=0.8)
             if planar:
-                axes.set_aspect('equal', adjustable='datalim')
+                axes.set_aspect('equal', adjustable='box')
             _mark(axes, environment, result.tasks[i])
             axes.grid(alpha=0.3)
             axes.set_title(f'{result.returns[i, step]:.1f}', fontsize=9, loc='right')
