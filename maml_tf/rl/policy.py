@@ -18,8 +18,7 @@ LEAST_LOG_STD = math.log(1e-6)  # The authors'.
 class Gaussian(NamedTuple):
     """Independent normal distributions of the numbers of an action.
 
-    mean: [tasks, n, action_size]. log_std: [tasks, 1, action_size] or [action_size], the same for
-    all n.
+    mean: [tasks, n, action_size]. log_std: [tasks, 1, action_size], the same for all n.
     """
 
     mean: tf.Tensor
@@ -80,4 +79,5 @@ class GaussianPolicy(FullyConnected):
         """
         mean = self.forward(observations, weights)
         log_std = tf.maximum(weights[LOG_STD], LEAST_LOG_STD)
-        return Gaussian(mean, per_example(log_std, mean))
+        shape = [tf.shape(mean)[0], 1, self.output_dim]  # Weights may be shared by all tasks.
+        return Gaussian(mean, tf.broadcast_to(per_example(log_std, mean), shape))
