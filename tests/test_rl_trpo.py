@@ -71,8 +71,8 @@ def shaped(vector, like):
 
 def differences(function, values, size=1e-6):
     """Central differences of a function of values, one row for each entry of these."""
-    start = flat(values)
-    rows = []
+    start, rows = flat(values), []
+    function = tf.function(function, autograph=False)
     for i in range(len(start)):
         ends = []
         for sign in (1, -1):
@@ -116,13 +116,15 @@ def test_gradient_and_fisher_product(kind):
         with tf.GradientTape() as tape:
             tape.watch(values)
             divergence = trpo.mean_kl(adapted(values), query, here.old)
-        return flat(tape.gradient(divergence, values, unconnected_gradients='zero'))
+        slopes = tape.gradient(divergence, values, unconnected_gradients='zero')
+        return tf.concat([tf.reshape(g, [-1]) for g in slopes], 0)
 
     identity = np.eye(len(flat(values)))
-    product = np.array([flat(here.fisher(shaped(row, values))) for row in identity])
+    fisher = tf.function(here.fisher, autograph=False)
+    product = np.array([flat(fisher(shaped(row, values))) for row in identity])
     np.testing.assert_allclose(product, product.T, atol=1e-10)
     assert np.linalg.eigvalsh(product).min() > -1e-10 and product.max() > 1e-3
-    np.testing.assert_allclose(slope(values), 0, atol=1e-12)
+    np.testing.assert_allclose(slope(values), np.zeros(len(identity)), atol=1e-12)
     if kind != 'first order':
         np.testing.assert_allclose(product, differences(slope, values), rtol=1e-4, atol=1e-7)
 
@@ -188,7 +190,8 @@ def test_the_direction_solves_the_damped_system():
     adapted, values, query = problem('maml')
     here = Linearised(adapted, values, query)
     size = len(flat(values))
-    fisher = np.array([flat(here.fisher(shaped(row, values))) for row in np.eye(size)])
+    product = tf.function(here.fisher, autograph=False)
+    fisher = np.array([flat(product(shaped(row, values))) for row in np.eye(size)])
     system = fisher + 0.1 * np.eye(size)
     direction = np.linalg.solve(system, flat(here.gradient()))
     length = np.sqrt(2 * 1e-4 / (direction @ system @ direction))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from maml_tf.ops.shapes import sizes
 from maml_tf.rl.baseline import fitted
 from maml_tf.rl.environments.environment import Trajectories
 
@@ -40,8 +41,8 @@ def samples(trajectories: Trajectories, discount: float, gae_lambda: float) -> S
     following = tf.pad(values[..., 1:], [[0, 0], [0, 0], [0, 1]])
     surprise = counts * (rewards + discount * following - values)
     advantages = counts * discounted(surprise, discount * gae_lambda)
-    tasks = tf.shape(rewards)[0]
-    rows = lambda x: tf.reshape(x, [tasks, x.shape[1] * x.shape[2], *x.shape[3:]])
+    tasks, rollouts, horizon = sizes(rewards)
+    rows = lambda x: tf.reshape(x, [tasks, rollouts * horizon, *x.shape[3:]])
     taken = Samples(
         rows(trajectories.observations),
         rows(trajectories.actions),
