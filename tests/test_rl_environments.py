@@ -54,6 +54,10 @@ def test_a_rollout_that_is_not_finite_ends_before_that_step():
     np.testing.assert_array_equal(tf.reduce_sum(seen.counts, -1), [[5], [5]])
     assert all(np.isfinite(x).all() for x in seen)
     np.testing.assert_array_equal(seen.rewards[:, :, 5:], np.zeros((2, 1, 95)))
+    np.testing.assert_allclose(seen.returns, tf.reduce_sum(seen.rewards, -1))
+    # A policy that is broken from the first step on has no return; it would be the best of all.
+    broken = Navigation2D().rollouts(lambda observations, noise: np.nan * noise, GOALS, 1, KEY)
+    assert np.isnan(broken.returns).all() and all(np.isfinite(x).all() for x in broken)
 
 
 def test_a_task_is_what_it_is_alone_and_compiled():

@@ -38,8 +38,12 @@ class Trajectories(NamedTuple):
 
     @property
     def returns(self) -> tf.Tensor:
-        """Returns the undiscounted sum of rewards of each rollout, [tasks, rollouts]."""
-        return tf.reduce_sum(self.rewards, axis=-1)
+        """Returns the undiscounted sum of rewards of each rollout, [tasks, rollouts].
+
+        NaN where not a single step counts: the policy itself is broken, and has not earned 0.
+        """
+        total = tf.reduce_sum(self.rewards, axis=-1)
+        return tf.where(self.counts[..., 0] > 0, total, float('nan') * tf.ones_like(total))
 
 
 class Environment(abc.ABC):
