@@ -15,11 +15,10 @@ sees them.
 import types
 
 import numpy as np
-import tensorflow as tf
 
 from maml_tf.rl.environments.goals import Direction, Speed
-from maml_tf.rl.environments.mujoco_models import Robot
-from maml_tf.rl.environments.mujoco_rollouts import TORSO, MuJoCoEnvironment
+from maml_tf.rl.environments.mujoco_models import Description
+from maml_tf.rl.environments.robot import TORSO, Robot
 
 TIME_STEP = '0.02'
 CONTACTS = {'solref': '0.02 1', 'solimp': '0.8 0.8 0.01'}
@@ -27,7 +26,7 @@ HEIGHTS = (0.2, 1.0)
 SURVIVAL, CONTROL_COST, CONTACT_COST = 0.05, 0.5e-2, 0.5e-3
 
 
-class Ant(MuJoCoEnvironment):
+class Ant(Robot):
     """An ant sees all of its state: x and y are among it, unlike the half-cheetah's.
 
     These are its positions (15), velocities (14), the contact forces on each of 14 bodies, clipped
@@ -36,23 +35,23 @@ class Ant(MuJoCoEnvironment):
     """
 
     observation_size = 125
-    fields = (*MuJoCoEnvironment.fields, 'cfrc_ext', 'xmat')
+    fields = (*Robot.fields, 'cfrc_ext', 'xmat')
     forces = True
     seen_positions = 2
 
     def build(self) -> tuple[object, np.ndarray]:
-        robot = Robot('ant.xml')
-        robot.root.find('option').set('timestep', TIME_STEP)
+        description = Description('ant.xml')
+        description.root.find('option').set('timestep', TIME_STEP)
         for name, value in CONTACTS.items():
-            robot.root.find('default/geom').set(name, value)
-        robot.sense('subtreelinvel', body='torso')
+            description.root.find('default/geom').set(name, value)
+        description.sense('subtreelinvel', body='torso')
         # MuJoCo computes the forces on bodies for such a sensor alone.
-        robot.sense('framelinacc', objtype='body', objname='torso')
-        model = robot.compile()
+        description.sense('framelinacc', objtype='body', objname='torso')
+        model = description.compile()
         return model, np.array(model.numeric('init_qpos').data)
 
-    def starts(self, key: tf.Tensor, rollouts: int) -> tuple[np.ndarray, np.ndarray]:
-        position, velocity = super().starts(key, rollouts)
+    def begin(self, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        position, velocity = super().begin(normal)
         # MuJoCo 1.31 made a rotation's quaternion one of length 1 in the state itself.
         turn = position[..., 3:7]
         turn /= np.linalg.norm(turn, axis=-1, keepdims=True)

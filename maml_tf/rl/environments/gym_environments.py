@@ -5,11 +5,10 @@ import types
 
 import gymnasium
 import numpy as np
-import tensorflow as tf
 from gymnasium import spaces
 
 from maml_tf.rl.environments.mujoco_models import bad_states, optional, without_warnings
-from maml_tf.rl.environments.mujoco_rollouts import MuJoCoEnvironment
+from maml_tf.rl.environments.robot import Robot
 
 CAMERA = 'track'  # Of gymnasium's robots; it follows the centre of mass.
 
@@ -22,7 +21,7 @@ class RobotTask(gymnasium.Env):
     that is not finite ends the rollout with reward 0 and `info['diverged']`.
 
     Args:
-      family: class of the tasks.
+      robot: the robot with its tasks, one of robots.ROBOTS.
       task: a direction (1 or -1) or a speed.
       render_mode: of gymnasium's MuJoCo renderer.
       width, height: of a frame.
@@ -35,41 +34,38 @@ class RobotTask(gymnasium.Env):
 
     def __init__(
         self,
-        family: type[MuJoCoEnvironment],
+        robot: Robot,
         task: float | None = None,
         render_mode: str | None = None,
         width: int = 480,
         height: int = 480,
     ):
         mujoco = optional('mujoco')
-        self.family = family(threads=1)
-        self.model = self.family.model
+        self.robot, self.model = robot, robot.model
         self.data = mujoco.MjData(self.model)
         self._step, self._forward = mujoco.mj_step, mujoco.mj_forward
         # Views of one simulation, which follow the data.
         self._body = types.SimpleNamespace(
-            **{name: getattr(self.data, name)[np.newaxis] for name in self.family.fields}
+            **{name: getattr(self.data, name)[np.newaxis] for name in self.robot.fields}
         )
         self._given, self._task = task, None
         self._sizes, self._renderer = (width, height), None
         self.render_mode = render_mode
         self.metadata = {**self.metadata, 'render_fps': round(1 / self.model.opt.timestep)}
-        seen = (self.family.observation_size,)
+        seen = (self.robot.observation_size,)
         self.observation_space = spaces.Box(-np.inf, np.inf, seen, np.float64)
-        self.action_space = spaces.Box(-1.0, 1.0, (self.family.action_size,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (self.robot.action_size,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
     ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
-        words = self.np_random.integers(2**32, size=(2, 1, 2), dtype=np.uint32)
-        task_key, start_key = tf.constant(words)
         task = (options or {}).get('task', self._given)
+        drawn, normal = self.np_random.random(), self.np_random.standard_normal
         if task is None:
-            task = float(self.family.draw_tasks(1, task_key)[0, 0])
+            task = self.robot.task(drawn)
         self._task = np.full((1, 1), task, np.float64)
-        positions, velocities = self.family.starts(start_key, 1)
-        self.set_state(positions[0, 0], velocities[0, 0])
+        self.set_state(*self.robot.begin(normal(self.model.nq + self.model.nv)))
         return self._observation(), {'task': float(task)}
 
     def set_state(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
@@ -86,14 +82,14 @@ class RobotTask(gymnasium.Env):
             self._step(self.model, self.data)
             self._forward(self.model, self.data)
             after = self._observation()
-            reward = self.family.reward(self._body, action[np.newaxis], self._task)[0]
+            reward = self.robot.reward(self._body, action[np.newaxis], self._task)[0]
         info = {'task': float(self._task[0, 0])}
         warnings = np.array([[[kind.lastinfo, kind.number] for kind in self.data.warning]])
         if bad_states(warnings)[0] or not np.isfinite([reward, *after, *action]).all():
             return before, 0.0, True, False, {**info, 'diverged': True}
         if self.render_mode == 'human':
             self.render()
-        return after, float(reward), bool(self.family.fell(self._body)[0]), False, info
+        return after, float(reward), bool(self.robot.fell(self._body)[0]), False, info
 
     def render(self) -> np.ndarray | None:
         if self.render_mode is None:
@@ -117,4 +113,4 @@ class RobotTask(gymnasium.Env):
             self._renderer = None
 
     def _observation(self):
-        return self.family.observation(self._body)[0]
+        return self.robot.observation(self._body)[0]

@@ -14,13 +14,13 @@ import types
 import numpy as np
 
 from maml_tf.rl.environments.goals import Direction, Speed
-from maml_tf.rl.environments.mujoco_models import Robot
-from maml_tf.rl.environments.mujoco_rollouts import TORSO, MuJoCoEnvironment
+from maml_tf.rl.environments.mujoco_models import Description
+from maml_tf.rl.environments.robot import TORSO, Robot
 
 CONTROL_COST = 0.05
 
 
-class HalfCheetah(MuJoCoEnvironment):
+class HalfCheetah(Robot):
     """A half-cheetah sees its positions without x, its velocities and its centre of mass.
 
     It starts near the model's rest, and no fall ends a rollout.
@@ -29,9 +29,9 @@ class HalfCheetah(MuJoCoEnvironment):
     observation_size = 20
 
     def build(self) -> tuple[object, np.ndarray]:
-        robot = Robot('half_cheetah.xml')
-        robot.sense('subtreelinvel', body='torso')
-        model = robot.compile()
+        description = Description('half_cheetah.xml')
+        description.sense('subtreelinvel', body='torso')
+        model = description.compile()
         return model, model.qpos0.copy()
 
     def observation(self, body: types.SimpleNamespace) -> np.ndarray:

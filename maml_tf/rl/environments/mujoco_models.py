@@ -21,7 +21,7 @@ def optional(name: str) -> types.ModuleType:
         raise UserError(f"gymnasium or mujoco is missing ({error}): pip install '.[rl]'") from error
 
 
-class Robot:
+class Description:
     """A robot's description of the installed gymnasium, to be changed and compiled.
 
     Attributes:
@@ -41,7 +41,7 @@ class Robot:
             sensors = ElementTree.SubElement(self.root, 'sensor')
         ElementTree.SubElement(sensors, sensor, attributes)
 
-    def compile(self):
+    def compile(self) -> object:
         """Returns the mujoco.MjModel."""
         mujoco = optional('mujoco')
         # MuJoCo is to give up this attribute, and warns of it.

@@ -1,39 +1,35 @@
-"""Names of the robots' tasks for gymnasium.make; gymnasium itself calls `register`."""
+"""Names of the robots' tasks for gymnasium.make, known once this module is imported.
 
-import importlib
+The name 'maml_tf.rl.environments.registration:maml_tf/HalfCheetahDir-v0' has it imported.
+"""
 
-from maml_tf.rl.environments.mujoco_models import optional
+import gymnasium
 
-HORIZON = 200
-FAMILIES = {
-    'HalfCheetahDir-v0': 'half_cheetah:HalfCheetahDirection',
-    'HalfCheetahVel-v0': 'half_cheetah:HalfCheetahVelocity',
-    'AntDir-v0': 'ant:AntDirection',
-    'AntVel-v0': 'ant:AntVelocity',
-}
+from maml_tf.rl.environments.gym_environments import RobotTask
+from maml_tf.rl.environments.robots import ROBOTS
 
 
 def register() -> None:
-    """Registers 'maml_tf/HalfCheetahDir-v0' and the others; a second time does nothing.
-
-    Raises: UserError where gymnasium is missing.
-    """
-    gymnasium = optional('gymnasium')
-    for name, family in FAMILIES.items():
-        if f'maml_tf/{name}' not in gymnasium.registry:
+    """Registers 'maml_tf/HalfCheetahDir-v0' and the others; a second time does nothing."""
+    for name, robot in ROBOTS.items():
+        known = gymnasium_name(name)
+        if known not in gymnasium.registry:
             gymnasium.register(
-                f'maml_tf/{name}',
+                known,
                 entry_point=f'{__name__}:make',
-                max_episode_steps=HORIZON,
-                kwargs={'family': family},
+                max_episode_steps=robot.horizon,
+                kwargs={'name': name},
             )
 
 
-def make(family: str, **arguments: object) -> object:
-    """Returns a gym_environments.RobotTask; family: one of FAMILIES' values."""
-    module, name = family.split(':')
-    room = __name__.rpartition('.')[0]
-    environments = importlib.import_module(f'{room}.gym_environments')
-    return environments.RobotTask(
-        getattr(importlib.import_module(f'{room}.{module}'), name), **arguments
-    )
+def gymnasium_name(name: str) -> str:
+    """Returns 'maml_tf/HalfCheetahDir-v0' of 'half_cheetah_dir'."""
+    return f'maml_tf/{name.title().replace("_", "")}-v0'
+
+
+def make(name: str, **arguments: object) -> RobotTask:
+    """Returns the environment of one of ROBOTS; arguments: of RobotTask."""
+    return RobotTask(ROBOTS[name](), **arguments)
+
+
+register()
