@@ -95,6 +95,7 @@ def drawing():
         pytest.skip('MuJoCo finds neither EGL nor OSMesa to draw with')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('robot', ('half_cheetah_dir', 'ant_vel'))
 def test_a_rollout_is_drawn(robot, drawing):
     environment = MuJoCoEnvironment(ROBOTS[robot]())
