@@ -1,6 +1,5 @@
 """Environments as a source of tasks, beside those of labelled examples."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
@@ -9,7 +8,9 @@ from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.objectives import Return
 from maml_tf.rl.environments.environment import Environment
+from maml_tf.rl.environments.mujoco_rollouts import MuJoCoEnvironment
 from maml_tf.rl.environments.navigation2d import Navigation2D
+from maml_tf.rl.environments.robots import ROBOTS
 from maml_tf.rl.environments.told import Told
 from maml_tf.rl.flags import settings
 from maml_tf.rl.meta_policy import MetaPolicy, Settings, Tasks
@@ -17,14 +18,6 @@ from maml_tf.training.phases import OuterLoop, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-# Of the `rl` extra, imported when they are asked for.
-ROBOTS = {
-    'half_cheetah_dir': ('half_cheetah', 'HalfCheetahDirection'),
-    'half_cheetah_vel': ('half_cheetah', 'HalfCheetahVelocity'),
-    'ant_dir': ('ant', 'AntDirection'),
-    'ant_vel': ('ant', 'AntVelocity'),
-}
 
 
 class Simulation(EpisodeSource):
@@ -77,9 +70,7 @@ def load(name: str, flags: Any) -> Simulation:
     if name == Navigation2D.name:
         environment = Navigation2D(flags.rl_squared_distance)
     else:
-        module, cls = ROBOTS[name]
-        module = importlib.import_module(f'maml_tf.rl.environments.{module}')
-        environment = getattr(module, cls)()
+        environment = MuJoCoEnvironment(ROBOTS[name]())
     if flags.baseline == 'oracle':
         environment = Told(environment)
     return Simulation(environment, settings(flags))
