@@ -77,6 +77,12 @@ from maml_tf.objectives import MeanClassification as MeanClassification
 from maml_tf.objectives import Metric as Metric
 from maml_tf.objectives import Objective as Objective
 from maml_tf.objectives import Regression as Regression
+from maml_tf.objectives import Return as Return
+from maml_tf.rl.environments.environment import Environment as Environment
+from maml_tf.rl.environments.environment import Trajectories as Trajectories
+from maml_tf.rl.environments.navigation2d import Navigation2D as Navigation2D
+from maml_tf.rl.meta_policy import MetaPolicy as MetaPolicy
+from maml_tf.rl.policy import GaussianPolicy as GaussianPolicy
 from maml_tf.saving.export import export as export
 from maml_tf.training.phases import Loss as Loss
 from maml_tf.training.phases import OuterLoop as OuterLoop
