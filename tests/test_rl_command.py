@@ -113,7 +113,7 @@ def test_evaluation_takes_steps_on_its_own_rollouts():
     policy = MetaPolicy(learner, Navigation2D())
     draw = Simulation(Navigation2D()).tasks('val', EpisodeSpec(1, 4, 4), 1)
     result = evaluated(policy, draw, 3, 4, 2)
-    assert result.returns.shape == (3, 3) and len(result.positions) == 3
+    assert result.returns.shape == (3, 3) and len(result.trajectories) == 3
     drawn, weights = draw(tf.constant(0, tf.int64), 3), policy.start(3)
     for step in range(3):
         seen = policy.rollouts(weights, drawn, 4, step)

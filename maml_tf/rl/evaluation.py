@@ -6,26 +6,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from maml_tf.rl.environments.environment import Trajectories
 from maml_tf.rl.meta_policy import MetaPolicy, Tasks
 from maml_tf.terminal import progress
 
 AT_ONCE = 20  # tasks
-SHOWN = 4  # tasks whose paths are kept
+SHOWN = 4  # tasks whose trajectories are kept
 
 
 class Evaluation(NamedTuple):
-    """Returns by task and step, and the paths of the first tasks.
+    """Returns by task and step, and what the policy did in the first tasks.
 
     returns: [tasks, steps + 1], means over the rollouts.
     tasks: [shown, task_size], the first tasks.
-    positions: steps + 1 arrays [shown, rollouts, horizon + 1, 1 or 2].
-    counts: steps + 1 arrays [shown, rollouts, horizon], 1 where a step was taken.
+    trajectories: of these, arrays, before adaptation and after each step.
     """
 
     returns: np.ndarray
     tasks: np.ndarray
-    positions: list[np.ndarray]
-    counts: list[np.ndarray]
+    trajectories: list[Trajectories]
 
 
 def evaluated(
@@ -56,17 +55,16 @@ def evaluated(
         )
     first = chunks[0]
     returns = np.concatenate([chunk.returns for chunk in chunks])[:tasks]
-    return Evaluation(returns, first.tasks, first.positions, first.counts)
+    return first._replace(returns=returns)
 
 
 def _adapted(policy, drawn, rollouts, steps):
     weights = policy.start(drawn.task.shape[0])
-    returns, positions, counts = [], [], []
+    returns, shown = [], []
     for step in range(steps + 1):
         trajectories = policy.rollouts(weights, drawn, rollouts, step)
         returns.append(tf.reduce_mean(trajectories.returns, -1).numpy())
-        positions.append(trajectories.positions[:SHOWN].numpy())
-        counts.append(trajectories.counts[:SHOWN].numpy())
+        shown.append(Trajectories(*(part[:SHOWN].numpy() for part in trajectories)))
         if step < steps:
             weights = policy.adapted(weights, policy.samples(trajectories), step)
-    return Evaluation(np.stack(returns, 1), drawn.task[:SHOWN].numpy(), positions, counts)
+    return Evaluation(np.stack(returns, 1), drawn.task[:SHOWN].numpy(), shown)

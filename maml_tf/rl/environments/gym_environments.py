@@ -40,10 +40,9 @@ class RobotTask(gymnasium.Env):
         width: int = 480,
         height: int = 480,
     ):
-        mujoco = optional('mujoco')
+        self._mujoco = optional('mujoco')
         self.robot, self.model = robot, robot.model
-        self.data = mujoco.MjData(self.model)
-        self._step, self._forward = mujoco.mj_step, mujoco.mj_forward
+        self.data = self._mujoco.MjData(self.model)
         # Views of one simulation, which follow the data.
         self._body = types.SimpleNamespace(
             **{name: getattr(self.data, name)[np.newaxis] for name in self.robot.fields}
@@ -66,22 +65,22 @@ class RobotTask(gymnasium.Env):
             task = self.robot.task(drawn)
         self._task = np.full((1, 1), task, np.float64)
         self.set_state(*self.robot.begin(normal(self.model.nq + self.model.nv)))
-        return self._observation(), {'task': float(task)}
+        return self.observation(), {'task': float(task)}
 
     def set_state(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Starts again from these positions [nq] and velocities [nv]."""
-        optional('mujoco').mj_resetData(self.model, self.data)
+        self._mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:], self.data.qvel[:] = qpos, qvel
-        self._forward(self.model, self.data)
+        self._settle()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        before = self._observation()
+        before = self.observation()
         action = np.clip(np.asarray(action, np.float64), -1.0, 1.0)
         self.data.ctrl[:] = action
         with without_warnings(), np.errstate(invalid='ignore', over='ignore'):
-            self._step(self.model, self.data)
-            self._forward(self.model, self.data)
-            after = self._observation()
+            self._mujoco.mj_step(self.model, self.data)
+            self._settle()
+            after = self.observation()
             reward = self.robot.reward(self._body, action[np.newaxis], self._task)[0]
         info = {'task': float(self._task[0, 0])}
         warnings = np.array([[[kind.lastinfo, kind.number] for kind in self.data.warning]])
@@ -112,5 +111,15 @@ class RobotTask(gymnasium.Env):
             self._renderer.close()
             self._renderer = None
 
-    def _observation(self):
+    def observation(self) -> np.ndarray:
+        """Returns what the policy sees now, [observation_size]."""
         return self.robot.observation(self._body)[0]
+
+    def _settle(self):
+        """Computes what follows from positions and velocities, and the forces where they count."""
+        if self.robot.forces:
+            self._mujoco.mj_forward(self.model, self.data)
+            return
+        self._mujoco.mj_fwdPosition(self.model, self.data)
+        self._mujoco.mj_fwdVelocity(self.model, self.data)
+        self._mujoco.mj_subtreeVel(self.model, self.data)

@@ -12,14 +12,14 @@ class Told(Environment):
     """
 
     def __init__(self, environment: Environment):
-        self._environment = environment
+        self.environment = environment
         self.name, self.compiled = environment.name, environment.compiled
         self.observation_size = environment.observation_size + environment.task_size
         self.action_size, self.horizon = environment.action_size, environment.horizon
         self.task_size = environment.task_size
 
     def draw_tasks(self, tasks: int, key: tf.Tensor) -> tf.Tensor:
-        return self._environment.draw_tasks(tasks, key)
+        return self.environment.draw_tasks(tasks, key)
 
     def rollouts(self, act: Act, task: tf.Tensor, rollouts: int, key: tf.Tensor) -> Trajectories:
         def told(observations):
@@ -28,10 +28,10 @@ class Told(Environment):
             shape = [*observations.shape[:-1], task.shape[1]]
             return tf.concat([observations, tf.broadcast_to(numbers, shape)], -1)
 
-        trajectories = self._environment.rollouts(
+        trajectories = self.environment.rollouts(
             lambda observations, noise: act(told(observations), noise), task, rollouts, key
         )
         return trajectories._replace(observations=told(trajectories.observations))
 
     def describe(self, task: tf.Tensor) -> str:
-        return self._environment.describe(task)
+        return self.environment.describe(task)
