@@ -14,12 +14,17 @@ import policies  # noqa: E402
 
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec('torch'), reason='PyTorch is not installed')
-def test_both_sides_compute_the_same(tmp_path):
+@pytest.mark.parametrize('datasource', policies.RATES)
+def test_both_sides_compute_the_same(tmp_path, datasource):
     import torch_rl
 
-    ours = policies.Side(3, 4)
+    if datasource != 'navigation2d':
+        pytest.importorskip('mujoco.batch', reason='MuJoCo is not installed')
+        pytest.importorskip('gymnasium', reason='gymnasium is not installed')
+    ours = policies.Side(datasource, 3, 4)
     ours.write(tmp_path / 'first.npz')
-    theirs = torch_rl.Side(3, 4, policies.RATE, tmp_path / 'first.npz')
+    rate = policies.RATES[datasource]
+    theirs = torch_rl.Side(datasource, 3, 4, rate, tmp_path / 'first.npz')
     expected, found = theirs.first_step(), ours.first_step()
     for name in ('pre_return', 'post_return', 'gradient_norm'):
         assert found[name] == pytest.approx(expected[name], rel=2e-3), json.dumps(expected)

@@ -1,13 +1,13 @@
-"""Time of an iteration of MAML with TRPO on 2-D navigation, against PyTorch.
+"""Time of an iteration of MAML with TRPO on 2-D navigation or a half-cheetah, against PyTorch.
 
-    python tests/benchmarks/policies.py [--tasks=20] [--rollouts=20] [--rounds=5]
+    python tests/benchmarks/policies.py [--datasource=half_cheetah_dir] [--tasks=20] [--rollouts=20]
 
-An iteration: rollouts of 100 steps in every task, the inner step, rollouts of the adapted policies,
-and the outer step with ten products with the Fisher matrix. Sides:
+An iteration: rollouts of 100 or 200 steps in every task, the inner step, rollouts of the adapted
+policies, and the outer step with ten products with the Fisher matrix. Sides:
   ours   the package's training
-  torch  PyTorch, a loop over tasks (torch_rl.py)
+  torch  PyTorch, a loop over tasks (torch_rl.py); the half-cheetah is stepped by gymnasium
 Each side is a process of its own, and one computes at a time: after a first iteration, in which
-both have the same weights, goals and noise and have to find the same, and a warm-up, they take
+both have the same weights, tasks and noise and have to find the same, and a warm-up, they take
 turns, round after round. Run it on an idle machine.
 
 The table: medians of an iteration, in brackets how many times as long as the package PyTorch takes;
@@ -32,27 +32,36 @@ from maml_tf.episodes.random_bits import keyed_bits
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.objectives import Return
 from maml_tf.rl.environments.environment import noise
+from maml_tf.rl.environments.mujoco_rollouts import MuJoCoEnvironment
 from maml_tf.rl.environments.navigation2d import Navigation2D
+from maml_tf.rl.environments.robots import ROBOTS
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.policy import GaussianPolicy
 from maml_tf.rl.simulation import Simulation
 
-RATE = 0.5
+# Of the inner step.
+RATES = {'navigation2d': 0.5, 'half_cheetah_dir': 0.1}
+# Steps of the first iteration's rollouts: a half-cheetah's are chaotic, and rounding alone tells
+# longer ones apart.
+FIRST = {'navigation2d': 100, 'half_cheetah_dir': 40}
 COMPARED = ('pre_return', 'post_return', 'gradient_norm', 'surrogate', 'kl')
 
 
 class Side:
     """`ours`, see workloads.serve."""
 
-    def __init__(self, tasks, rollouts):
-        environment = Navigation2D()
-        learner = MAML(GaussianPolicy((2,), 2), Return(), RATE)
+    def __init__(self, datasource, tasks, rollouts):
+        environment = environment_of(datasource)
+        network = GaussianPolicy((environment.observation_size,), environment.action_size)
+        learner = MAML(network, Return(), RATES[datasource])
         spec = EpisodeSpec(1, rollouts, rollouts)
         self._draw = Simulation(environment).tasks('train', spec, 0)
         self._policy, self._sizes = MetaPolicy(learner, environment), (tasks, rollouts)
+        self._whole, environment.horizon = environment.horizon, FIRST[datasource]
 
     def first_step(self):
         log = self._take(0)
+        self._policy.environment.horizon = self._whole
         return {name: float(log[name]) for name in COMPARED}
 
     def run(self, first, count):
@@ -64,23 +73,33 @@ class Side:
         return self._policy.iteration(self._draw(i * tasks, tasks), rollouts, 1)
 
     def write(self, path):
-        """Writes weights, goals and noise of the first iteration, for the other side."""
+        """Writes weights, tasks, noise and starts of the first iteration, for the other side."""
         tasks, rollouts = self._sizes
         drawn, environment = self._draw(0, tasks), self._policy.environment
         keys = [keyed_bits(drawn.key, 4)[:, 2 * i : 2 * i + 2] for i in range(2)]
-        noises = [noise(key, environment.horizon, rollouts, 2) for key in keys]
+        sizes = environment.horizon, rollouts, environment.action_size
+        given = {'tasks': drawn.task.numpy(), 'noise': np.stack([noise(k, *sizes) for k in keys])}
+        if isinstance(environment, MuJoCoEnvironment):
+            for i, key in enumerate(keys):
+                given[f'qpos{i}'], given[f'qvel{i}'] = environment.starts(key, rollouts)
         learnt = {
             f'weight{i}': w.numpy() for i, w in enumerate(self._policy.learner.trainable_variables)
         }
-        np.savez(path, goals=drawn.task.numpy(), noise=np.stack(noises), **learnt)
+        np.savez(path, **given, **learnt)
+
+
+def environment_of(datasource):
+    if datasource == Navigation2D.name:
+        return Navigation2D()
+    return MuJoCoEnvironment(ROBOTS[datasource]())
 
 
 def measure(given, path):
     """{side: {'ms': [of a round, ...], and what it said first}}. Raises SystemExit where the sides
     do not compute the same."""
-    sizes = {'tasks': given.tasks, 'rollouts': given.rollouts}
+    sizes = {'datasource': given.datasource, 'tasks': given.tasks, 'rollouts': given.rollouts}
     Side(**sizes).write(path)
-    torch_sizes = json.dumps(sizes | {'rate': RATE, 'first': str(path)})
+    torch_sizes = json.dumps(sizes | {'rate': RATES[given.datasource], 'first': str(path)})
     commands = {
         'ours': [sys.executable, __file__, '--worker', json.dumps(sizes)],
         'torch': [given.torch_python, step_time.HERE / 'torch_rl.py', torch_sizes],
@@ -131,6 +150,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument('--datasource', choices=RATES, default='navigation2d')
     for name, default in (('tasks', 20), ('rollouts', 20), ('rounds', 5), ('steps', 2)):
         parser.add_argument(f'--{name}', type=int, default=default, help='(default: %(default)s)')
     parser.add_argument(
@@ -146,8 +166,9 @@ def main(arguments=None):
     )
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(given, pathlib.Path(folder) / 'first.npz')
-    # Few rollouts arrive before the end.
-    print(table(measured, 2 * given.tasks * given.rollouts * Navigation2D.horizon), flush=True)
+    # Few rollouts end before the horizon.
+    steps = 2 * given.tasks * given.rollouts * environment_of(given.datasource).horizon
+    print(table(measured, steps), flush=True)
 
 
 if __name__ == '__main__':

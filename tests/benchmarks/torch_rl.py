@@ -1,10 +1,11 @@
-"""The PyTorch side of the policies benchmark: MAML with TRPO on 2-D navigation, as PyTorch's users
-write it, uncompiled: a loop over tasks, and autograd for every product with the Fisher matrix.
+"""The PyTorch side of the policies benchmark: MAML with TRPO, as PyTorch's users write it,
+uncompiled: a loop over tasks, and autograd for every product with the Fisher matrix.
 
     python tests/benchmarks/torch_rl.py SIZES_AS_JSON
 
-Of a task all rollouts are stepped together. policies.py starts it, maybe with another Python:
-PyTorch and NumPy suffice.
+Of a task all rollouts are stepped together: 2-D navigation by PyTorch, the half-cheetah by
+gymnasium's vector of environments. policies.py starts it, maybe with another Python: PyTorch and
+NumPy suffice, and gymnasium with MuJoCo for the half-cheetah.
 """
 
 import json
@@ -16,7 +17,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 from workloads import serve
 
-HORIZON, LARGEST_STEP, ARRIVED = 100, 0.1, 0.01
+LARGEST_STEP, ARRIVED = 0.1, 0.01
 DISCOUNT, RIDGE = 0.99, 1e-5
 MAX_KL, DAMPING, ITERATIONS, SHRINK, TRIES = 0.01, 1e-5, 10, 0.8, 15
 
@@ -31,24 +32,73 @@ def distribution(weights, observations):
     return Independent(Normal(x, log_std.clamp(min=math.log(1e-6)).exp().expand_as(x)), 1)
 
 
-@torch.no_grad()
-def rollouts(weights, goal, noise):
-    """Observations, actions, rewards and counts, each [horizon, rollouts, ...], and the returns.
+class Navigation:
+    """Rollouts of 2-D navigation, stepped together."""
 
-    noise: [horizon, rollouts, 2].
+    horizon, action_size = 100, 2
+
+    def draw_tasks(self, tasks):
+        return torch.rand(tasks, 2) - 0.5
+
+    def start(self, goal, rollouts, begin):
+        self._goal, self._position = goal, torch.zeros(rollouts, 2)
+        self._there = torch.ones(rollouts)
+        return self._position
+
+    def step(self, action):
+        """Returns observations, rewards and whether the step counts, each [rollouts, ...]."""
+        there, moved = self._there, self._position + LARGEST_STEP * action.clamp(-1, 1)
+        self._position = torch.where(there[:, None] > 0, moved, self._position)
+        gap = self._position - self._goal
+        self._there = there * (gap.abs() >= ARRIVED).any(-1)
+        return self._position, -there * gap.norm(dim=-1), there
+
+
+class HalfCheetah:
+    """Rollouts of the half-cheetah's directions, by gymnasium.
+
+    rollouts: of a task.
     """
-    position = torch.zeros_like(noise[0])
-    there = torch.ones_like(position[:, 0])
-    seen = []
+
+    horizon, action_size = 200, 6
+
+    def __init__(self, rollouts):
+        import gymnasium
+
+        module = 'maml_tf.rl.environments.registration'
+        self._envs = gymnasium.make_vec(f'{module}:maml_tf/HalfCheetahDir-v0', rollouts, 'sync')
+
+    def draw_tasks(self, tasks):
+        return 2.0 * torch.randint(0, 2, (tasks, 1)) - 1.0
+
+    def start(self, direction, rollouts, begin):
+        """begin: positions and velocities [rollouts, ...], else they are drawn."""
+        seen, _ = self._envs.reset(options={'task': float(direction)})
+        if begin is not None:
+            for env, qpos, qvel in zip(self._envs.envs, *begin):
+                env.unwrapped.set_state(qpos, qvel)
+            seen = np.stack([env.unwrapped.observation() for env in self._envs.envs])
+        return torch.from_numpy(seen).float()
+
+    def step(self, action):
+        seen, reward, *_ = self._envs.step(action.numpy())
+        reward = torch.from_numpy(reward).float()
+        return torch.from_numpy(seen).float(), reward, torch.ones_like(reward)
+
+
+@torch.no_grad()
+def rollouts(weights, world, task, noise, begin=None):
+    """Observations, actions, rewards and counts, each [horizon, rollouts, ...].
+
+    noise: [horizon, rollouts, action_size]. begin: as of the world's `start`.
+    """
+    observation, seen = world.start(task, noise.shape[1], begin), []
     for drawn in noise:
-        policy = distribution(weights, position).base_dist
+        policy = distribution(weights, observation).base_dist
         action = policy.mean + policy.stddev * drawn
-        moved = position + LARGEST_STEP * action.clamp(-1, 1)
-        moved = torch.where(there[:, None] > 0, moved, position)
-        gap = moved - goal
-        seen.append((position, action, -there * gap.norm(dim=-1), there))
-        there = there * (gap.abs() >= ARRIVED).any(-1)
-        position = moved
+        after, reward, there = world.step(action)
+        seen.append((observation, action, reward, there))
+        observation = after
     observations, actions, rewards, counts = (torch.stack(part) for part in zip(*seen))
     return observations, actions, rewards, counts
 
@@ -63,7 +113,7 @@ def samples(trajectories):
         returns.append(total)
     returns = torch.stack(returns[::-1])
     t = (
-        torch.arange(HORIZON, dtype=rewards.dtype)[:, None, None].expand_as(rewards[..., None])
+        torch.arange(len(rewards), dtype=rewards.dtype)[:, None, None].expand_as(rewards[..., None])
         / 100
     )
     clipped = observations.clamp(-10, 10)
@@ -147,16 +197,17 @@ def improved(weights, support, query, rate):
     return weights, report
 
 
-def iteration(weights, goals, noise, rate):
-    """One iteration; noise: [2, horizon, tasks, rollouts, 2], of the rollouts before and after the
-    inner step."""
+def iteration(weights, world, tasks, noise, rate, begin=None):
+    """One iteration; noise: [2, horizon, tasks, rollouts, action_size], of the rollouts before and
+    after the inner step. begin: of the first iteration, [2][2] arrays [tasks, rollouts, ...]."""
     support, query, returns = [], [], [[], []]
-    for task, goal in enumerate(goals):
-        before = rollouts(weights, goal, noise[0][:, task])
+    begin_of = lambda which, i: begin and [part[i] for part in begin[which]]
+    for i, task in enumerate(tasks):
+        before = rollouts(weights, world, task, noise[0][:, i], begin_of(0, i))
         support.append(samples(before))
         leaves = [w.detach().requires_grad_() for w in weights]
         fast = [w.detach() for w in adapted(leaves, support[-1], rate, create_graph=False)]
-        after = rollouts(fast, goal, noise[1][:, task])
+        after = rollouts(fast, world, task, noise[1][:, i], begin_of(1, i))
         query.append(samples(after))
         for which, trajectories in enumerate((before, after)):
             returns[which].append(trajectories[2].sum(0).mean().item())
@@ -166,23 +217,31 @@ def iteration(weights, goals, noise, rate):
 
 
 class Side:
-    """See workloads.serve; the first iteration is on given weights, goals and noise."""
+    """See workloads.serve; the first iteration is on given weights, tasks, noise and starts."""
 
-    def __init__(self, tasks, rollouts, rate, first):
+    def __init__(self, datasource, tasks, rollouts, rate, first):
         given = np.load(first)
         self._weights = [torch.from_numpy(given[f'weight{i}']) for i in range(7)]
-        self._first = [torch.from_numpy(given[name]) for name in ('goals', 'noise')]
+        self._first = [torch.from_numpy(given[name]) for name in ('tasks', 'noise')]
+        starts = [f'{name}{i}' for i in range(2) for name in ('qpos', 'qvel')]
+        begin = [given[name] for name in starts if name in given]
+        self._begin = begin and (begin[:2], begin[2:])
+        self._world = Navigation() if datasource == 'navigation2d' else HalfCheetah(rollouts)
         self._tasks, self._rollouts, self._rate = tasks, rollouts, rate
 
     def first_step(self):
-        self._weights, report = iteration(self._weights, *self._first, self._rate)
+        self._weights, report = iteration(
+            self._weights, self._world, *self._first, self._rate, self._begin
+        )
         return report
 
     def run(self, first, count):
+        world = self._world
         for _ in range(count):
-            goals = torch.rand(self._tasks, 2) - 0.5
-            noise = torch.randn(2, HORIZON, self._tasks, self._rollouts, 2)
-            self._weights, _ = iteration(self._weights, goals, noise, self._rate)
+            tasks = world.draw_tasks(self._tasks)
+            sizes = self._tasks, self._rollouts, world.action_size
+            noise = torch.randn(2, world.horizon, *sizes)
+            self._weights, _ = iteration(self._weights, world, tasks, noise, self._rate)
 
 
 if __name__ == '__main__':
