@@ -47,15 +47,15 @@ def weights(directory, iteration):
 
 @pytest.mark.slow
 def test_a_run_and_its_resumption(tmp_path):
-    whole = run(tmp_path / 'whole', 3, f'--export_dir={tmp_path}/model')
-    run(tmp_path / 'parts', 2)
-    parts = run(tmp_path / 'parts', 3)
-    ours, theirs = weights(whole, 3), weights(parts, 3)
+    whole = run(tmp_path / 'whole', 11, f'--export_dir={tmp_path}/model')
+    run(tmp_path / 'parts', 5)
+    parts = run(tmp_path / 'parts', 11)
+    ours, theirs = weights(whole, 11), weights(parts, 11)
     assert len(ours) == 7
     for name, value in ours.items():
         np.testing.assert_array_equal(value, theirs[name])
-    assert np.abs(ours[min(ours)] - weights(parts, 2)[min(ours)]).max() > 0
-    for name in ('metrics.csv', 'scores.csv'):
+    assert np.abs(ours[min(ours)] - weights(parts, 5)[min(ours)]).max() > 0
+    for name in ('metrics.csv', 'scores.csv', 'best/score.json'):
         assert (whole / name).read_text() == (parts / name).read_text()
     results = json.loads((whole / 'results.json').read_text())
     assert results['metric'] == 'return' and results['inner_steps'] == [0, 1, 2]

@@ -1,6 +1,9 @@
 """Evaluates policies that a command line describes: returns before and after each gradient step."""
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from maml_tf.commands import command_line, policy_pictures
 from maml_tf.commands.experiment import Experiment
@@ -14,10 +17,20 @@ from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.simulation import Simulation
 from maml_tf.saving.export_policy import export_policy
 
+VALIDATION_TASKS = 20
+
 
 def simulates(experiment: Experiment) -> bool:
     """Says whether the tasks are an environment's."""
     return isinstance(experiment.source, Simulation)
+
+
+def policy_validator(experiment: Experiment) -> Callable[[], np.ndarray]:
+    """Returns () -> mean validation returns, [steps + 1]."""
+    source = experiment.source
+    policy = MetaPolicy(experiment.learner, source.environment, source.settings)
+    tasks = source.tasks('val', experiment.evaluation, evaluate.TASK_SEED)
+    return lambda: _evaluated(experiment, policy, tasks, VALIDATION_TASKS).returns.mean(0)
 
 
 def run_policy_evaluation(experiment: Experiment) -> None:
@@ -28,7 +41,7 @@ def run_policy_evaluation(experiment: Experiment) -> None:
     flags, learner, source = experiment.flags, experiment.learner, experiment.source
     iteration, origin = load_evaluated(experiment)
     policy = MetaPolicy(learner, source.environment, source.settings)
-    result = _evaluated(experiment, policy)
+    result = _evaluated(experiment, policy, evaluation_tasks(experiment), flags.test_tasks)
     axis = Axis(GRADIENT_STEPS, tuple(range(result.returns.shape[1])))
     size = f'{flags.update_batch_size} rollouts'
     report_scores(experiment, result.returns, axis, size, _protocol(experiment), iteration, origin)
@@ -45,15 +58,9 @@ def run_policy_evaluation(experiment: Experiment) -> None:
         print(f'SavedModel: {flags.export_dir}')
 
 
-def _evaluated(experiment: Experiment, policy: MetaPolicy) -> Evaluation:
-    flags = experiment.flags
-    return evaluated(
-        policy,
-        evaluation_tasks(experiment),
-        flags.test_tasks,
-        flags.update_batch_size,
-        experiment.learner.evaluation_steps,
-    )
+def _evaluated(experiment, policy, draw, tasks) -> Evaluation:
+    rollouts, steps = experiment.flags.update_batch_size, experiment.learner.evaluation_steps
+    return evaluated(policy, draw, tasks, rollouts, steps)
 
 
 def _protocol(experiment: Experiment) -> dict[str, Any]:

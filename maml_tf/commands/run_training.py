@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
+from maml_tf.commands.policy_evaluation import policy_validator, simulates
 from maml_tf.commands.run_evaluation import evaluation_tasks, evaluator
 from maml_tf.episodes.task import BatchSpec, Draw, Spec
 from maml_tf.errors import ArgumentError, UserError
@@ -169,6 +170,8 @@ def _validator(experiment: Experiment):
     never = experiment.row.validate_every is None
     if never or experiment.flags.train_on == 'trainval' or 'val' not in experiment.source.splits:
         return None
+    if simulates(experiment):
+        return policy_validator(experiment)
     tasks = experiment.source.tasks('val', experiment.evaluation, evaluate.TASK_SEED)
     score = evaluator(experiment, tasks, experiment.learner.validation_steps)
     return lambda: score(VALIDATION_TASKS).mean(0)

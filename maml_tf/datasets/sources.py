@@ -247,6 +247,7 @@ def _simulation(name, observations, actions, task) -> Source:
         output_dim=actions,
         print_every=1,
         iterations_per_call=1,
+        validate_every=10,
         save_every=10,
         inner_lr=0.1,
         evaluation_steps=3,
