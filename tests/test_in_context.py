@@ -172,6 +172,7 @@ def trained(stops):
     return kept
 
 
+@pytest.mark.slow
 def test_a_curriculum_is_resumed_exactly():
     undisturbed = trained([])
     for stops in ([2], [1, 5]):
