@@ -75,7 +75,7 @@ def paths(path: pathlib.Path, environment: Environment, result: Evaluation, titl
 def strip(
     path: pathlib.Path, environment: MuJoCoEnvironment, result: Evaluation, title: str
 ) -> None:
-    """Draws a robot over the first rollout of two tasks, before and after adaptation.
+    """Draws a robot in two tasks, before and after adaptation, over the rollout of median return.
 
     The tasks are those with the least and the greatest number, as backward and forward.
     Raises: UserError where nothing can be drawn.
@@ -86,17 +86,19 @@ def strip(
     figure = Figure(figsize=(1.5 * FRAMES, 1.8 * len(rows) + 0.5))
     for (task, step), axes in zip(rows, figure.subplots(len(rows), 1, squeeze=False)[:, 0]):
         trajectories = result.trajectories[step]
-        axes.imshow(environment.strip(trajectories, task, frames=FRAMES))
+        returns = trajectories.rewards[task].sum(-1)
+        rollout = int(np.argsort(returns)[len(returns) // 2])
+        axes.imshow(environment.strip(trajectories, task, rollout, FRAMES))
         axes.set_axis_off()
-        taken = int(trajectories.counts[task, 0].sum())
-        x = trajectories.positions[task, 0, : taken + 1, 0]
+        taken = int(trajectories.counts[task, rollout].sum())
+        x = trajectories.positions[task, rollout, : taken + 1, 0]
         axes.set_title(
             f'{environment.describe(result.tasks[task])}, {_moment(step)}: from x = {x[0]:.1f} '
             f'to {x[-1]:.1f} in {taken} steps',
             fontsize=9,
             loc='left',
         )
-    figure.suptitle(f'{title}: a rollout, evenly spaced frames')
+    figure.suptitle(f'{title}: the rollout of median return, evenly spaced frames')
     figures.fit_and_save(figure, path)
 
 
