@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maml_tf.algorithms.optimisation.bias_transformation import BiasTransformation
 from maml_tf.algorithms.optimisation.cavia import CAVIA
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.optimisation.meta_sgd import MetaSGD
@@ -44,6 +45,7 @@ def learners():
         'no step': MAML(policy(), Return(), 0.3, **kwargs),
         'meta_sgd': MetaSGD(policy(), Return(), (0.1, 0.4), **kwargs),
         'cavia': CAVIA(policy(joined=2), Return(), 0.5, **kwargs),
+        'bias': BiasTransformation(policy(joined=2), Return(), inner_lr=0.5, **kwargs),
     }
 
 
@@ -168,6 +170,22 @@ def test_the_inner_loss_is_the_log_probability_form():
     terms = policy.log_likelihood(given.actions) * given.advantages
     expected = [-terms[0].numpy().mean(), -terms[1].numpy()[:4].mean()]
     np.testing.assert_allclose(losses, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_compiled_step_is_the_same(kind):
+    adapted, values, query = problem(kind)
+    region = TrustRegion(iterations=3)
+
+    def step(values):
+        return trpo.step(adapted, values, query, region)
+
+    expected, log = step(values)
+    found, compiled_log = tf.function(step, jit_compile=True, autograph=False)(values)
+    np.testing.assert_allclose(flat(found), flat(expected), rtol=1e-8, atol=1e-10)
+    for name, value in log.items():
+        np.testing.assert_allclose(compiled_log[name], value, rtol=1e-8)
 
 
 @pytest.mark.parametrize('kind', ['maml', 'meta_sgd'])
