@@ -93,8 +93,8 @@ def strip(
         taken = int(trajectories.counts[task, rollout].sum())
         x = trajectories.positions[task, rollout, : taken + 1, 0]
         axes.set_title(
-            f'{environment.describe(result.tasks[task])}, {_moment(step)}: from x = {x[0]:.1f} '
-            f'to {x[-1]:.1f} in {taken} steps',
+            f'{environment.describe(result.tasks[task])}, {_moment(step)}: {x[-1] - x[0]:+.1f} in '
+            f'{taken} steps',
             fontsize=9,
             loc='left',
         )
