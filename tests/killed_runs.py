@@ -5,7 +5,6 @@ TensorFlow has started a thread.
 """
 
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -118,7 +117,6 @@ def _child(run_maml, output, logdir, end):
 def _faster():
     """Saves and prints often, so that few iterations see all there is to see."""
     from maml_tf.algorithms.optimisation.maml import MAML
-    from maml_tf.commands import run_training
     from maml_tf.datasets.sources import SOURCES
 
     SOURCES['sinusoid'] = dataclasses.replace(
@@ -126,8 +124,8 @@ def _faster():
         print_every=PRINT_EVERY,
         iterations_per_call=CALL,
         validate_every=2 * SAVE_EVERY,
+        save_every=SAVE_EVERY,
     )
-    run_training.Schedule = functools.partial(run_training.Schedule, save_every=SAVE_EVERY)
     MAML.xla = False
 
 
