@@ -1,5 +1,6 @@
 """In-context learning: the cache against whole prompts, causality, curriculum, classification."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -257,12 +258,13 @@ def test_a_classifier_learns():
 
 @pytest.mark.slow
 def test_learns_least_squares():
-    """After 600 steps most of what two points say of two coordinates is known."""
+    """Most of what the points say of two coordinates is known after some training."""
+    keras.utils.set_random_seed(0)  # Some first weights stay on a plateau for long.
     source = Linear(2)
     learner = InContext(Prompt(Decoder(2, 2, 32, 24), 2, 1), source.objective)
-    (phase,) = learner.phases(OuterLoop(0, 2000, 2e-3, EpisodeSpec(1, 8, 1)))
+    (phase,) = learner.phases(OuterLoop(0, 4000, 1e-3, EpisodeSpec(1, 8, 1)))
     run = iterate(op_of(learner, phase), source.tasks('train', phase.draws, 0), 32)
-    run(0, 2000)
+    run(0, 4000)
     scores = learner.query_scores(source.tasks('test', EpisodeSpec(1, 8, 8), 1)(0, 200))[1]
     errors = np.mean(scores, 1)
     assert 0.8 < errors[0] < 1.4 and errors[8] < 0.3 * errors[0] and errors[8] < errors[1]
