@@ -240,6 +240,7 @@ def test_a_classifier_is_made_of_flags():
 
 @pytest.mark.slow
 def test_a_classifier_learns():
+    keras.utils.set_random_seed(0)
     encoder = conv4((16, 16, 1), 8)
     prompt = Prompt(Decoder(2, 2, 32, 24), encoder.output_shape[-1], WAY, joint=True)
     learner, spec = (
