@@ -86,7 +86,7 @@ def strip(
     figure = Figure(figsize=(1.5 * FRAMES, 1.8 * len(rows) + 0.5))
     for (task, step), axes in zip(rows, figure.subplots(len(rows), 1, squeeze=False)[:, 0]):
         trajectories = result.trajectories[step]
-        returns = trajectories.rewards[task].sum(-1)
+        returns = trajectories.returns[task]
         rollout = int(np.argsort(returns)[len(returns) // 2])
         axes.imshow(environment.strip(trajectories, task, rollout, FRAMES))
         axes.set_axis_off()
