@@ -47,7 +47,7 @@ def join(x: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def _beside(x, y):
-    """Joins the last axes; with derivatives of every order, where XLA has two of tf.concat's."""
+    """Joins along the last axis. XLA differentiates tf.concat twice, and this any number of times."""
 
     def gradient(g):
         width = g.shape[-1]
