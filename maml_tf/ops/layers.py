@@ -47,7 +47,7 @@ def join(x: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def _beside(x, y):
-    """Joins along the last axis. XLA differentiates tf.concat twice, and this any number of times."""
+    """Joins along the last axis. XLA differentiates this any number of times, tf.concat twice."""
 
     def gradient(g):
         width = g.shape[-1]
