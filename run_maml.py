@@ -22,6 +22,7 @@ from maml_tf.commands.policy_evaluation import run_policy_evaluation, simulates 
 from maml_tf.commands.run_evaluation import run_evaluation  # noqa: E402
 from maml_tf.commands.run_training import run_training  # noqa: E402
 from maml_tf.terminal.exit import errors_as_one_line  # noqa: E402
+from maml_tf.training.together import one_of_several  # noqa: E402
 
 
 @errors_as_one_line(
@@ -36,11 +37,12 @@ def main(argv: list[str]) -> None:
             f'unknown argument {argv[1]!r}: every option has the form --name=value'
         )
     logging.set_verbosity(logging.WARNING)
-    experiment = build(flags.FLAGS)
-    if flags.FLAGS.train:
-        run_training(experiment)
-    evaluate = run_policy_evaluation if simulates(experiment) else run_evaluation
-    evaluate(experiment)
+    with one_of_several(flags.FLAGS.strategy):
+        experiment = build(flags.FLAGS)
+        if flags.FLAGS.train:
+            run_training(experiment)
+        evaluate = run_policy_evaluation if simulates(experiment) else run_evaluation
+        evaluate(experiment)
 
 
 def run() -> None:

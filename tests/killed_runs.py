@@ -5,6 +5,7 @@ TensorFlow has started a thread.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -17,6 +18,10 @@ import traceback
 from command import ROOT
 
 ITERATIONS, SAVE_EVERY, PRINT_EVERY, CALL = 300, 20, 10, 10
+FLAGS = (
+    *('--datasource=sinusoid', '--norm=None', '--update_batch_size=10', '--test_set=True'),
+    *('--test_tasks=50', f'--metatrain_iterations={ITERATIONS}'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +98,10 @@ def _child(run_maml, output, logdir, end):
     sys.stdout.reconfigure(line_buffering=True)
     code = 1
     try:
-        _faster()
+        faster()
         if end is not None:
             _prepare(end)
-        sys.argv = [
-            *('run_maml.py', '--datasource=sinusoid', '--norm=None', '--update_batch_size=10'),
-            *('--test_set=True', '--test_tasks=50', f'--metatrain_iterations={ITERATIONS}'),
-            f'--logdir={logdir}',
-        ]
+        sys.argv = ['run_maml.py', *FLAGS, f'--logdir={logdir}']
         run_maml.run()
     except SystemExit as error:
         if isinstance(error.code, str):  # A message, which the interpreter would print.
@@ -114,9 +115,10 @@ def _child(run_maml, output, logdir, end):
         os._exit(code or 0)
 
 
-def _faster():
+def faster():
     """Saves and prints often, so that few iterations see all there is to see."""
     from maml_tf.algorithms.optimisation.maml import MAML
+    from maml_tf.commands import run_training
     from maml_tf.datasets.sources import SOURCES
 
     SOURCES['sinusoid'] = dataclasses.replace(
@@ -125,6 +127,9 @@ def _faster():
         iterations_per_call=CALL,
         validate_every=2 * SAVE_EVERY,
         save_every=SAVE_EVERY,
+    )
+    run_training.Schedule = functools.partial(
+        run_training.Schedule, seconds_per_call=float('inf')
     )
     MAML.xla = False
 

@@ -1,7 +1,8 @@
-"""One and two replicas learn the same. Two logical CPU devices stand for two GPUs; they must be
-made before TensorFlow starts, so the checks have processes of their own."""
+"""One and two replicas learn the same, in one process and in two. Two logical CPU devices stand for
+two GPUs; they must be made before TensorFlow starts, so the checks have processes of their own."""
 
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from command import ROOT, run_maml
 from relatives import KINDS, methods
 
 from maml_tf import algorithms
+from maml_tf.commands import workers
 
 METHODS = sorted(algorithms.registry())
 TASKS = 5  # Three on the one replica, two on the other.
@@ -22,6 +24,8 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU'
                                            [tf.config.LogicalDeviceConfiguration()] * 2)
 """
 PROGRAM = TWO_DEVICES + 'import test_distribute; test_distribute.learn_twice(*sys.argv[1:])'
+AS_A_WORKER = 'import sys, test_distribute; test_distribute.learn_as_a_worker(*sys.argv[1:])'
+ALWAYS = 'r2d2'  # two workers learn it; it has gradients and running averages
 
 
 def in_float64(draw):
@@ -39,9 +43,20 @@ def in_float64(draw):
 
 
 def learn_twice(path, *methods):
-    """Takes an iteration of every phase of these methods, on one replica and on two.
+    """Does what `learn` does, on one replica and on two."""
+    learn(('one_device', 'mirrored'), path, *methods)
 
-    Writes {method/phase/replicas/kind/name of the variable or of the log: value} to `path`. The
+
+def learn_as_a_worker(path, *methods):
+    """Does the same together with other workers; each writes a file of its own."""
+    number = json.loads(os.environ['TF_CONFIG'])['task']['index']
+    learn(('multi_worker',), f'{path}/{number}.npz', *methods)
+
+
+def learn(strategies, path, *methods):
+    """Takes an iteration of every phase of these methods by these strategies.
+
+    Writes {method/phase/strategy/kind/name of the variable or of the log: value} to `path`. The
     kinds: `before` and `after` of a trained variable, `state_before` and `state_after` of another
     one, `log`.
     """
@@ -58,7 +73,7 @@ def learn_twice(path, *methods):
     keras.config.set_dtype_policy('float64')
     values = {}
 
-    def learn(method, strategy_name):
+    def learn_one(method, strategy_name):
         strategy = distribute.make_strategy(strategy_name)
         replicas = strategy.num_replicas_in_sync
         with strategy.scope():
@@ -82,7 +97,7 @@ def learn_twice(path, *methods):
 
         start = [(variable, np.array(variable)) for variable in learner.variables]
         for phase, op in ops.items():
-            where = f'{method}/{phase}/{replicas}'
+            where = f'{method}/{phase}/{strategy_name}'
             for variable, value in start:
                 variable.assign(value)
             remember(where, 'before')
@@ -96,8 +111,8 @@ def learn_twice(path, *methods):
             remember(where, 'after')
 
     for method in methods:
-        for strategy_name in ('one_device', 'mirrored'):
-            learn(method, strategy_name)
+        for strategy_name in strategies:
+            learn_one(method, strategy_name)
         print(method, flush=True)
     np.savez(path, **values)
 
@@ -132,10 +147,43 @@ def learnt(tmp_path_factory):
 @pytest.mark.parametrize('method', methods(METHODS))
 def test_two_replicas_learn_what_one_learns(learnt, method):
     """Every variable, trained or assigned, and what is logged."""
-    learnt = learnt(method)
-    phases = {key.split('/')[1] for key in learnt if key.startswith(f'{method}/')}
+    check_equal(learnt(method), learnt(method), method, 'mirrored')
+
+
+@pytest.fixture(scope='module')
+def learnt_together(tmp_path_factory):
+    """method -> what each of two workers wrote; ALWAYS has its processes, all others share two."""
+
+    @functools.cache
+    def of(always):
+        names = [method for method in METHODS if (method == ALWAYS) == always]
+        path = tmp_path_factory.mktemp('workers')
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv('PYTHONPATH', os.pathsep.join([str(ROOT), str(ROOT / 'tests'), *sys.path]))
+            assert workers.run([sys.executable, '-c', AS_A_WORKER, str(path), *names], 2) == 0
+        return [dict(np.load(path / f'{number}.npz')) for number in range(2)]
+
+    return lambda method: of(method == ALWAYS)
+
+
+@pytest.mark.parametrize(
+    'method', [pytest.param(m, marks=[pytest.mark.slow] * (m != ALWAYS)) for m in METHODS]
+)
+def test_two_workers_learn_what_one_learns(learnt, learnt_together, method):
+    """Every variable, and bit for bit the same at both."""
+    chief, other = learnt_together(method)
+    assert chief.keys() == other.keys()
+    for name, value in chief.items():
+        np.testing.assert_array_equal(value, other[name])
+    check_equal(learnt(method), chief, method, 'multi_worker')
+
+
+def check_equal(alone, spread, method, strategy):
+    """What the strategy learnt is what one device learnt, up to float64's rounding."""
+    phases = {key.split('/')[1] for key in alone if key.startswith(f'{method}/')}
     for phase in phases:
-        one, two = (of_run(learnt, f'{method}/{phase}/{replicas}/') for replicas in (1, 2))
+        one = of_run(alone, f'{method}/{phase}/one_device/')
+        two = of_run(spread, f'{method}/{phase}/{strategy}/')
         assert one.keys() == two.keys()
         moves = {
             name: np.abs(value - one[name.replace('after', 'before')]).max()
@@ -166,7 +214,9 @@ def test_assigned_state_is_compared(learnt):
     """The methods that have some move it: else the test above would see nothing of it."""
     for method, words in {'reptile': 'moment_', 'matching': 'moving_', 'r2d2': 'moving_'}.items():
         values = learnt(method)
-        names = [k for k in values if f'{method}/metatrain/1/state_after/' in k and words in k]
+        names = [
+            k for k in values if f'{method}/metatrain/one_device/state_after/' in k and words in k
+        ]
         assert names
         for name in names:
             assert (values[name] != values[name.replace('after', 'before')]).any(), name

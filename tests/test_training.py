@@ -15,6 +15,7 @@ from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import SQUARED_ERROR, Regression
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.training import train
+from maml_tf.training.course import Pace, Schedule
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op, pretrain_op
 from maml_tf.training.outer_optimizers import adam
@@ -84,19 +85,34 @@ def test_clipped_gradients():
 
 
 def test_schedule_stops_wherever_something_happens():
-    schedule = train.Schedule(iterations_per_call=40, print_every=100, save_every=250)
-    calls = list(schedule.calls(0, [130, 430]))
-    ends = [first + count for first, count in calls]
-    assert ends == [40, 80, 100, 120, 130, 160, 200, 240, 250, 280, 300, 320, 360, 400, 430]
-    assert [first for first, _ in calls] == [0, *ends[:-1]]
-    assert list(schedule.calls(390, [130, 430]))[0] == (390, 10)
-    assert not list(schedule.calls(430, [130, 430]))
+    schedule = Schedule(iterations_per_call=40, print_every=100, save_every=250)
+    ends = [0]
+    while ends[-1] < 430:
+        ends.append(ends[-1] + schedule.count(ends[-1], [130, 430]))
+    assert ends[1:] == [40, 80, 100, 120, 130, 160, 200, 240, 250, 280, 300, 320, 360, 400, 430]
+    assert schedule.count(390, [130, 430]) == 10
+
+
+def test_a_call_is_as_short_as_its_iterations_are_slow():
+    schedule = Schedule(iterations_per_call=40, print_every=100, seconds_per_call=4)
+    counts = [schedule.count(60, [430], seconds) for seconds in (None, 0.01, 0.5, 3.9, 60)]
+    assert counts == [20, 20, 8, 1, 1]
+    pace = Pace()
+    pace.add(3.0, 40, limit=4)  # It compiles; nothing is known of an iteration.
+    assert pace.seconds is None
+    pace.add(3.0, 40, limit=4)
+    assert pace.seconds == 0.075
+    slow = Pace()
+    slow.add(50.0, 40, limit=4)
+    assert schedule.count(60, [430], slow.seconds) == 1  # To see whether it was the compiling.
+    slow.add(0.1, 1, limit=4)
+    assert schedule.count(60, [430], slow.seconds) == 20
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
     learner, optimizer, make_run = learner_and_run(inner_lr=1.0)
     directory = RunDirectory(tmp_path, {'learner': learner.named_variables()})
-    schedule = train.Schedule(iterations_per_call=10, print_every=10, save_every=10)
+    schedule = Schedule(iterations_per_call=10, print_every=10, save_every=10)
     phase = Phase('metatrain', 40, learner.meta_gradients, optimizer, SPEC)
 
     def breaking_run(phase, phase_start):

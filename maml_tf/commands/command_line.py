@@ -116,6 +116,15 @@ def as_dict(flags) -> dict[str, Any]:
     return {name: flags[name].value for name in _OURS}
 
 
+def of_all_workers(flags) -> dict[str, Any]:
+    """Returns {name: value} of the flags that are the same for all workers of a cluster.
+
+    Of places on their disks it is whether there is one; whether to resume is the chief's choice.
+    """
+    values = {name: value for name, value in as_dict(flags).items() if name != 'resume'}
+    return {name: value and '...' if name in PATHS else value for name, value in values.items()}
+
+
 def as_flagfile(flags) -> str:
     """Returns this program's flags, one per line, to be replayed by --flagfile.
 

@@ -21,18 +21,21 @@ from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.export_embedding import check_has_embedding
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.saving.run_name import experiment_string
+from maml_tf.saving.shared_run_directory import SharedRunDirectory
 from maml_tf.serialisation.files import check_new
 from maml_tf.serialisation.variables import optimizer_names
-from maml_tf.training import distribute, outer_optimizers
+from maml_tf.training import cluster, distribute, outer_optimizers
 from maml_tf.training.operations import TrainingOp, WholeOp, op_of
 from maml_tf.training.phases import OuterLoop, Phase
+from maml_tf.training.workers import Workers
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """What a command line describes, ready to be trained and evaluated.
 
-    row: the data source's, in the table. ops: {name of the phase: its training op}.
+    row: the data source's, in the table. ops: {name of the phase: its training op}. workers: the
+    processes that train together; all build the same.
     """
 
     flags: Any
@@ -40,10 +43,11 @@ class Experiment:
     source: EpisodeSource
     problem: Problem
     strategy: tf.distribute.Strategy
+    workers: Workers
     learner: Learner
     phases: list[Phase]
     ops: dict[str, TrainingOp | WholeOp]
-    directory: RunDirectory
+    directory: RunDirectory | SharedRunDirectory
 
     @property
     def iterations(self) -> int:
@@ -75,10 +79,15 @@ def build(flags) -> Experiment:
     """
     command_line.check(flags)
     _check_outputs(flags)
+    if flags.strategy != 'multi_worker':
+        cluster.check_alone(flags.strategy)
+    # Before anything is computed: workers cannot be joined later.
+    strategy = distribute.make_strategy(flags.strategy, flags.meta_batch_size)
+    workers = distribute.workers_of(strategy)
+    workers.check_alike(command_line.of_all_workers(flags))
     row = SOURCES[flags.datasource]
     source = row.load(flags)
     problem = problem_of(flags, source)
-    strategy = distribute.make_strategy(flags.strategy, flags.meta_batch_size)
     keras.utils.set_random_seed(flags.seed)  # for the initial weights of Keras layers
     with strategy.scope():
         learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
@@ -93,10 +102,11 @@ def build(flags) -> Experiment:
         source,
         problem,
         strategy,
+        workers,
         learner,
         phases,
         ops,
-        _run_directory(flags, source, learner, phases),
+        _run_directory(flags, source, learner, phases, workers),
     )
 
 
@@ -178,7 +188,9 @@ def _check_sizes(flags, problem: Problem, learner: Learner) -> None:
         )
 
 
-def _run_directory(flags, source, learner: Learner, phases: list[Phase]) -> RunDirectory:
+def _run_directory(
+    flags, source, learner: Learner, phases: list[Phase], workers: Workers
+) -> RunDirectory | SharedRunDirectory:
     variables = {LEARNER: learner.named_variables()}
     known = set()
     for phase in phases:
@@ -193,4 +205,5 @@ def _run_directory(flags, source, learner: Learner, phases: list[Phase]) -> RunD
     name = experiment_string(flags, learner, command_line.of_the_run(flags), foreign)
     if source.identity:
         name += f'.{source.identity}'
-    return RunDirectory(pathlib.Path(flags.logdir) / name, variables)
+    directory = RunDirectory(pathlib.Path(flags.logdir) / name, variables)
+    return directory if workers.count == 1 else SharedRunDirectory(directory, workers)

@@ -25,12 +25,12 @@ def simulates(experiment: Experiment) -> bool:
     return isinstance(experiment.source, Simulation)
 
 
-def policy_validator(experiment: Experiment) -> Callable[[], np.ndarray]:
-    """Returns () -> mean validation returns, [steps + 1]."""
+def policy_validator(experiment: Experiment) -> Callable[[Callable[[], bool]], np.ndarray]:
+    """Returns (whether to leave off: it never does) -> mean validation returns, [steps + 1]."""
     source = experiment.source
     policy = MetaPolicy(experiment.learner, source.environment, source.settings)
     tasks = source.tasks('val', experiment.evaluation, evaluate.TASK_SEED)
-    return lambda: _evaluated(experiment, policy, tasks, VALIDATION_TASKS).returns.mean(0)
+    return lambda leave_off: _evaluated(experiment, policy, tasks, VALIDATION_TASKS).returns.mean(0)
 
 
 def run_policy_evaluation(experiment: Experiment) -> None:

@@ -33,17 +33,22 @@ def run_evaluation(experiment: Experiment) -> None:
     tasks = evaluation_tasks(experiment)
     protocol = _protocol(experiment, tasks)
     if flags.write_tasks:
-        manifest.write(flags.write_tasks, tasks, flags.test_tasks, protocol)
+        write = functools.partial(manifest.write, flags.write_tasks)
+        experiment.workers.from_chief(lambda: write(tasks, flags.test_tasks, protocol))
     members = _members(experiment)
     if members:
         origin = f'the mean of iterations {", ".join(map(str, members))}'
     scores = _scores(experiment, tasks, members)
-    axis = learner.axis(scores.shape[1])
-    size = _size(experiment)
-    report_scores(experiment, scores, axis, size, protocol, iteration, origin, members)
-    _draw(experiment, scores, tasks, size)
-    print(f'Pictures and results.json: {directory.path}')
-    _export(experiment, iteration)
+
+    def tell():
+        axis = learner.axis(scores.shape[1])
+        size = _size(experiment)
+        report_scores(experiment, scores, axis, size, protocol, iteration, origin, members)
+        _draw(experiment, scores, tasks, size)
+        print(f'Pictures and results.json: {directory.path}')
+        _export(experiment, iteration)
+
+    experiment.workers.from_chief(tell)  # The others wait: who leaves first is taken for lost.
 
 
 def report_scores(
@@ -126,7 +131,9 @@ def _scores(experiment: Experiment, tasks: Draw, members: list[int]) -> np.ndarr
     loads = [functools.partial(restore, iteration) for iteration in members]
     chunk = evaluate.chunk(spec)
     at_once = learner.evaluation_share(chunk, experiment.problem.evaluation)
-    scores = ensemble_scores(learner, loads, tasks, flags.test_tasks, chunk, at_once)
+    scores = ensemble_scores(
+        learner, loads, tasks, flags.test_tasks, chunk, at_once, experiment.workers
+    )
     load_evaluated(experiment)  # Pictures of single tasks are of the last checkpoint.
     return scores
 
@@ -138,7 +145,7 @@ def evaluator(
     learner = experiment.learner
     chunk = evaluate.chunk(experiment.evaluation)
     at_once = learner.evaluation_share(chunk, experiment.problem.evaluation)
-    return evaluate.evaluator(learner, tasks, steps, chunk, at_once)
+    return evaluate.evaluator(learner, tasks, steps, chunk, at_once, experiment.workers)
 
 
 def _size(experiment: Experiment) -> str:
@@ -154,14 +161,22 @@ def load_evaluated(experiment: Experiment) -> tuple[int | None, str]:
     """Loads the weights to evaluate; returns (their iteration, where they come from)."""
     flags, directory = experiment.flags, experiment.directory
     if flags.init_from and not flags.train:
-        load_weights(experiment.learner, flags.init_from, for_tasks_alone=True)
+        load_init_from(experiment, for_tasks_alone=True)
         experiment.learner.check_ready()
-        directory.path.mkdir(parents=True, exist_ok=True)
+        directory.make()
         return None, f'weights of {flags.init_from}'
     command_line.check_same_model(flags, directory.flags())
     iteration = directory.restore(-1 if flags.train else flags.test_iter)
     experiment.learner.check_ready()
     return iteration, f'iteration {iteration} of {max(iteration, experiment.iterations)}'
+
+
+def load_init_from(experiment: Experiment, for_tasks_alone: bool = False) -> None:
+    """Loads the weights that --init_from names at the chief, see load_weights."""
+    learner, workers = experiment.learner, experiment.workers
+    path = experiment.flags.init_from
+    workers.from_chief(lambda: load_weights(learner, path, for_tasks_alone))
+    workers.share(learner.named_variables().values())
 
 
 def _protocol(experiment: Experiment, tasks) -> dict[str, Any]:
@@ -228,7 +243,7 @@ def _draw(experiment: Experiment, scores: np.ndarray, tasks, size: str) -> None:
         scores,
         learner.axis(scores.shape[1]),
         learner.metric,
-        experiment.directory.metrics(),
+        experiment.directory.of_chief.metrics(),
         f'{kind}, {len(scores)} tasks',
     )
     if experiment.row.classification:

@@ -8,16 +8,16 @@ import tensorflow as tf
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
 from maml_tf.commands.policy_evaluation import policy_validator, simulates
-from maml_tf.commands.run_evaluation import evaluation_tasks, evaluator
+from maml_tf.commands.run_evaluation import evaluation_tasks, evaluator, load_init_from
 from maml_tf.episodes.task import BatchSpec, Draw, Spec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate
-from maml_tf.saving.init_from import load_weights
 from maml_tf.training import distribute
+from maml_tf.training.course import Schedule
 from maml_tf.training.iterate import Run, iterate, one_by_one
 from maml_tf.training.operations import WholeOp
 from maml_tf.training.phases import Phase
-from maml_tf.training.train import Schedule, train
+from maml_tf.training.train import train
 
 VALIDATION_TASKS = 100
 
@@ -55,7 +55,7 @@ def run_training(experiment: Experiment) -> None:
         validate_every=row.validate_every,
         save_every=row.save_every,
     )
-    writer = tf.summary.create_file_writer(str(directory.path)) if flags.log else None
+    writer = _summary_writer(experiment) if flags.log else None
     print(f'Training {flags.algorithm} on {flags.datasource}, results in {directory.path}')
     with contextlib.closing(writer) if writer else contextlib.nullcontext():
         train(
@@ -68,7 +68,14 @@ def run_training(experiment: Experiment) -> None:
             validate,
             writer,
             flags.ensemble,
+            experiment.workers,
         )
+
+
+def _summary_writer(experiment: Experiment) -> tf.summary.SummaryWriter:
+    if not experiment.workers.chief:
+        return tf.summary.create_noop_writer()
+    return tf.summary.create_file_writer(str(experiment.directory.path))
 
 
 def _check_ensemble(experiment: Experiment, validates: bool) -> None:
@@ -95,7 +102,7 @@ def _start(experiment: Experiment) -> int:
             f'--test_iter={flags.test_iter}: picks a checkpoint to evaluate, with --train=False; '
             'training goes on from the latest (to start another run from one: --init_from)'
         )
-    if flags.resume and directory.checkpoints():
+    if experiment.workers.from_chief(lambda: flags.resume) and directory.checkpoints():
         recorded = directory.flags()
         command_line.check_same_model(flags, recorded)
         if flags.init_from and recorded.get('init_from') != flags.init_from:
@@ -109,7 +116,7 @@ def _start(experiment: Experiment) -> int:
             print(f'Resuming from iteration {start} of {experiment.iterations} in {directory.path}')
         return start
     if flags.init_from:
-        load_weights(experiment.learner, flags.init_from)
+        load_init_from(experiment)
         print(f'Starting from the weights of {flags.init_from}')
     if old := directory.set_aside():
         print(f'The earlier run is now {old}')
@@ -166,7 +173,8 @@ def _run_of(experiment: Experiment, draws, phase: Phase, phase_start: int) -> Ru
 
 
 def _validator(experiment: Experiment):
-    """() -> mean validation scores [entries]; None where there is nothing to validate on."""
+    """(() -> whether to leave off) -> mean validation scores [entries]; None where there is nothing
+    to validate on."""
     never = experiment.row.validate_every is None
     if never or experiment.flags.train_on == 'trainval' or 'val' not in experiment.source.splits:
         return None
@@ -174,4 +182,4 @@ def _validator(experiment: Experiment):
         return policy_validator(experiment)
     tasks = experiment.source.tasks('val', experiment.evaluation, evaluate.TASK_SEED)
     score = evaluator(experiment, tasks, experiment.learner.validation_steps)
-    return lambda: score(VALIDATION_TASKS).mean(0)
+    return lambda leave_off: score(VALIDATION_TASKS, leave_off).mean(0)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from maml_tf.learner import Learner
 from maml_tf.terminal import progress
 from maml_tf.training import shares
+from maml_tf.training.workers import Workers
 
 
 def ensemble_scores(
@@ -18,6 +19,7 @@ def ensemble_scores(
     tasks: int,
     chunk: int,
     at_once: int,
+    workers: Workers | None = None,
 ) -> np.ndarray:
     """Returns float array [tasks, entries], the metric of the members' mean outputs.
 
@@ -26,7 +28,7 @@ def ensemble_scores(
 
     Args:
       members: each is called once and loads its variables into the learner.
-      draw, chunk, at_once: as of evaluate.evaluator.
+      draw, chunk, at_once, workers: as of evaluate.evaluator.
     """
     steps = learner.evaluation_steps
 
@@ -34,7 +36,9 @@ def ensemble_scores(
         return tf.transpose(learner.query_outputs(task, steps), [1, 0, 2, 3])
 
     predict = shares.concatenated(outputs, draw, chunk, at_once, learner.xla)
-    starts, means = range(0, tasks, chunk), []
+    workers = workers or Workers(tf.distribute.get_strategy())
+    chunks, means = range(0, tasks, chunk), []
+    starts = workers.part(chunks)
     members = list(members)
     for load in progress.bar(members, 'evaluating', unit='checkpoint', delay=5, leave=False):
         load()
@@ -46,5 +50,7 @@ def ensemble_scores(
         _, scores = learner.scores_of(draw(start, chunk), tf.transpose(mean, [1, 0, 2, 3]))
         return tf.transpose(scores)
 
-    scores = [score(tf.constant(start, tf.int64), mean) for start, mean in zip(starts, means)]
-    return np.concatenate(scores)[:tasks]
+    scores = [
+        score(tf.constant(start, tf.int64), mean).numpy() for start, mean in zip(starts, means)
+    ]
+    return workers.whole(scores, len(chunks))[:tasks]

@@ -10,6 +10,7 @@ from maml_tf.episodes.task import EpisodeSpec, SequenceSpec
 from maml_tf.learner import Learner
 from maml_tf.terminal import progress
 from maml_tf.training import shares
+from maml_tf.training.workers import Workers
 
 # Not the training seed: every run, whatever its method and seed, is scored on the same tasks.
 TASK_SEED = 1
@@ -21,16 +22,19 @@ def evaluator(
     steps: int | None = None,
     chunk: int = 25,
     at_once: int | None = None,
-) -> Callable[[int], np.ndarray]:
+    workers: Workers | None = None,
+) -> Callable[..., np.ndarray]:
     """Compiles evaluate(tasks) -> float array [tasks, entries], the metric on the first tasks.
 
-    A progress bar appears when it takes more than some seconds.
+    A progress bar appears when it takes more than some seconds. evaluate(tasks, leave_off) asks
+    leave_off() after each chunk; when it says True, the scores of the rest are NaN.
 
     Args:
       draw: (start, count) -> Task.
       steps: inner steps; None: the learner's `evaluation_steps`.
       chunk: tasks that are scored between two moves of the bar.
       at_once: tasks in a share, see training/shares.py; None: all of them.
+      workers: who divide the chunks; every one gets all scores. None: this process alone.
     """
     steps = learner.evaluation_steps if steps is None else steps
 
@@ -38,15 +42,21 @@ def evaluator(
         return tf.transpose(learner.query_scores(task, steps)[1])
 
     score = shares.concatenated(scores, draw, chunk, at_once or chunk, learner.xla)
+    workers = workers or Workers(tf.distribute.get_strategy())
 
-    def evaluate(tasks):
+    def evaluate(tasks, leave_off=lambda: False):
         # The last chunk may draw more tasks than are asked for: XLA compiles per shape, and tasks
         # are endless.
-        starts = progress.bar(
-            range(0, tasks, chunk), 'evaluating', unit='chunk', delay=5, leave=False
-        )
-        chunks = [score(tf.constant(start, tf.int64)).numpy() for start in starts]
-        return np.concatenate(chunks)[:tasks]
+        starts = range(0, tasks, chunk)
+        bar = progress.bar(workers.part(starts), 'evaluating', unit='chunk', delay=5, leave=False)
+        chunks, left_off = [], False
+        for start in bar:
+            if left_off:
+                chunks.append(np.full_like(chunks[0], np.nan))
+                continue
+            chunks.append(score(tf.constant(start, tf.int64)).numpy())
+            left_off = leave_off()
+        return workers.whole(chunks, len(starts))[:tasks]
 
     return evaluate
 

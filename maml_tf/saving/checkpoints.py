@@ -37,7 +37,7 @@ class Checkpoints:
     def __init__(
         self, path: pathlib.Path | str, variables: Mapping[str, Mapping[str, tf.Variable]]
     ):
-        self.path = pathlib.Path(path)
+        self.path, self._variables = pathlib.Path(path), variables
         self._iteration = tf.Variable(0, dtype=tf.int64, name='iteration', trainable=False)
         groups = {group: tf.train.Checkpoint(**named) for group, named in variables.items()}
         self._checkpoint = tf.train.Checkpoint(iteration=self._iteration, **groups)
@@ -48,6 +48,15 @@ class Checkpoints:
             if variable.dtype.is_floating
         }
         self._are_finite = tf.function(self._check_each, autograph=False)
+
+    def variables(self) -> list[tf.Variable]:
+        """Returns what a checkpoint holds besides the iteration, in an order that is always the
+        same."""
+        return [
+            self._variables[group][name]
+            for group in sorted(self._variables)
+            for name in sorted(self._variables[group])
+        ]
 
     def checkpoints(self) -> dict[int, str]:
         """Returns {iteration: checkpoint prefix}, ascending."""

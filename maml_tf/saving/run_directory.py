@@ -21,6 +21,11 @@ class RunDirectory(Checkpoints):
     flags.txt: replayable flags. metrics.csv: what was logged. clock.json: seconds of training.
     """
 
+    @property
+    def of_chief(self) -> 'RunDirectory':
+        """Returns this, see SharedRunDirectory."""
+        return self
+
     def set_aside(self) -> pathlib.Path | None:
         """Renames an earlier run that is not to be resumed.
 
@@ -33,9 +38,13 @@ class RunDirectory(Checkpoints):
             number += 1
         return self.path.rename(old)
 
+    def make(self) -> None:
+        """Makes the directory, where it is not there yet."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
     def write_flags(self, text: str) -> None:
         """Writes flags.txt, which --flagfile replays."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         write_atomically(self.path / 'flags.txt', text)
 
     def flags(self) -> dict[str, str]:

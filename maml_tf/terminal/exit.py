@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.terminal.interrupts import Terminated
 from maml_tf.terminal.text import shown
 
 
@@ -17,13 +18,14 @@ def errors_as_one_line(
     """Ends the program with one line, and exit code 1, where a user can mend what went wrong.
 
     That is a UserError, an OSError (a full disk, a directory that may not be written) or Ctrl-C.
+    After SIGTERM the exit code is the one that schedulers know it by.
     Any other error is one of the program, and keeps its stack trace. Works as a decorator, too.
 
     Args:
       flags: {argument: flag} of the arguments whose flag has another name; an ArgumentError is then
         printed with its flag. None: with the name of the argument, as of a program without flags.
       file: what an OSError is about that names no file.
-      interrupted: what is printed after Ctrl-C.
+      interrupted: what is printed after Ctrl-C and SIGTERM.
     Raises: SystemExit.
     """
     try:
@@ -34,6 +36,9 @@ def errors_as_one_line(
         _exit(str(error))
     except OSError as error:
         _exit(f'{error.filename or file}: {error.strerror or error}')
+    except Terminated:
+        print(interrupted, file=sys.stderr)
+        sys.exit(Terminated.EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(interrupted)
 

@@ -1,27 +1,68 @@
 """Ctrl-C and SIGTERM as a question to be asked, so that a step is never cut in two."""
 
+import contextlib
 import signal
+import sys
+from collections.abc import Iterator
+
+from maml_tf.errors import UserError
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, as a scheduler sends it: the program is to end, and may be started again."""
+
+    # What shells and schedulers know as the end by this signal.
+    EXIT_CODE = 128 + signal.SIGTERM
 
 
 class Interrupts:
-    """While entered, notes SIGINT and SIGTERM: `asked` turns true. A second Ctrl-C interrupts at
-    once."""
+    """While entered, notes SIGINT and SIGTERM. A second Ctrl-C interrupts at once.
+
+    Attributes:
+      asked: the number of the signal that came, 0: none.
+    """
 
     def __init__(self):
-        self.asked = False
+        self.asked = 0
 
     def __enter__(self):
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._before = {number: signal.signal(number, self._note) for number in NUMBERS}
         return self
 
     def __exit__(self, *exception):
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        # What fails between a signal and its answer mostly fails for the same reason: on a cluster,
+        # the other processes may be gone.
+        error = exception[1]
+        told = isinstance(error, UserError | OSError) or not isinstance(error, Exception)
+        if self.asked and not told:
+            raise interruption(self.asked) from error
 
     def _note(self, number, frame):
         del frame
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked = max(self.asked, int(number))
+
+
+def interruption(number: int) -> KeyboardInterrupt:
+    """Returns what to raise after a signal."""
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+
+
+@contextlib.contextmanager
+def ended_at_once(*numbers: signal.Signals) -> Iterator[None]:
+    """While entered, these signals end the process though it waits for something outside Python.
+
+    Python would hear of them only afterwards. Nothing is cleaned up, so nothing may be half done.
+    """
+    sys.stdout.flush()  # What was printed would be lost.
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

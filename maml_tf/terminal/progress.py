@@ -1,7 +1,9 @@
 """Progress bars: lively on a terminal, a line now and then in a log file."""
 
+import contextlib
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
@@ -13,5 +15,21 @@ def bar(iterable: Iterable | None = None, description: str | None = None, **kwar
         description,
         mininterval=0.1 if sys.stderr.isatty() else 30,
         dynamic_ncols=True,
+        disable=_silent,
         **kwargs,
     )
+
+
+_silent = False
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Shows no bar and prints nothing meanwhile, but for errors."""
+    global _silent
+    before, _silent = _silent, True
+    try:
+        with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        _silent = before

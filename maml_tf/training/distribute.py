@@ -1,17 +1,21 @@
-"""Training on several devices: the tasks of a meta-batch are split over replicas."""
+"""Training on several devices, of one machine or of many: the tasks of a meta-batch are split over
+replicas."""
 
 import functools
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from maml_tf.errors import ArgumentError
-from maml_tf.training import shares
+from maml_tf.terminal.interrupts import ended_at_once
+from maml_tf.training import cluster, shares
 from maml_tf.training.iterate import Run, loop
 from maml_tf.training.operations import TrainingOp
+from maml_tf.training.workers import Workers
 
-NAMES = ('auto', 'one_device', 'mirrored')
+NAMES = ('auto', 'one_device', 'mirrored', 'multi_worker')
 
 
 def make_strategy(name: str, tasks: int | None = None) -> tf.distribute.Strategy:
@@ -20,8 +24,22 @@ def make_strategy(name: str, tasks: int | None = None) -> tf.distribute.Strategy
     Args:
       name: 'mirrored' over all GPUs (without any: all logical CPUs), 'one_device', or 'auto', which
         mirrors where there is more than one GPU and at least one of the meta-batch's `tasks` for
-        each.
+        each. 'multi_worker' over the GPUs of all processes of the cluster (of one without any: its
+        CPU), see cluster.py; it waits for them, and has to be made before TensorFlow computes
+        anything.
+    Raises: ArgumentError where there is no cluster; UserError where it cannot be understood.
     """
+    if name == 'multi_worker':
+        found = cluster.find()
+        if found is None:
+            raise ArgumentError(
+                'strategy',
+                name,
+                f'neither {cluster.VARIABLE} nor Slurm says which workers there are. Start the '
+                f"workers by `srun`, or each with {cluster.VARIABLE}='{cluster.EXAMPLE}', or all "
+                'on this machine by `python -m maml_tf.commands.workers`',
+            )
+        return _multi_worker() if len(found.workers) > 1 else make_strategy('auto', tasks)
     gpus = [device.name for device in tf.config.list_logical_devices('GPU')]
     if name == 'mirrored' or (name == 'auto' and 1 < len(gpus) <= (tasks or len(gpus))):
         cpus = [device.name for device in tf.config.list_logical_devices('CPU')]
@@ -37,6 +55,19 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     strategies on the same devices for each other's.
     """
     return tf.distribute.MirroredStrategy(devices)
+
+
+@functools.cache
+def _multi_worker() -> tf.distribute.Strategy:
+    """Makes the one strategy that a process can have with others."""
+    with ended_at_once(signal.SIGINT):  # It may wait for long.
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster.find().resolver())
+
+
+def workers_of(strategy: tf.distribute.Strategy) -> Workers:
+    """Returns the processes that a strategy spans."""
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return Workers(strategy, cluster.find() if several else None)
 
 
 def iterate(
@@ -107,5 +138,6 @@ def define_flags(flags) -> None:
         'auto',
         NAMES,
         'devices: mirrored splits the tasks of a meta-batch over all GPUs '
-        '(without any, all logical CPUs); auto mirrors where there is more than one GPU',
+        '(without any, all logical CPUs); multi_worker over all processes that TF_CONFIG or Slurm '
+        'names; auto mirrors where there is more than one GPU',
     )

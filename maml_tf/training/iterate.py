@@ -93,10 +93,14 @@ def loop(step: tf.types.experimental.PolymorphicFunction, jit_compile: bool) -> 
     def run(first, count):
         def body(i, totals):
             log = step(first + i)
-            return i + 1, {name: totals[name] + log[name] for name in totals}
+            added = {
+                name: total + tf.cast(log[name], total.dtype) for name, total in totals.items()
+            }
+            return i + 1, added
 
         # One at a time: an iteration reads the weights that the one before it wrote.
-        empty = {name: tf.zeros([], spec.dtype) for name, spec in log_specs.items()}
+        # In float64, so that a mean does not tell into how many calls its iterations were cut.
+        empty = {name: tf.zeros([], tf.float64) for name in log_specs}
         _, totals = tf.while_loop(
             lambda i, _: i < count, body, (tf.zeros([], tf.int64), empty), parallel_iterations=1
         )

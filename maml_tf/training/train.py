@@ -1,10 +1,11 @@
-"""The course of training: phases, progress, summaries, validation and checkpoints."""
+"""Training: calls one after another, progress, summaries, validation and checkpoints."""
 
-import dataclasses
+import contextlib
 import math
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,36 +14,15 @@ import tensorflow as tf
 from maml_tf.errors import UserError
 from maml_tf.objectives import Metric
 from maml_tf.terminal import progress
-from maml_tf.terminal.interrupts import Interrupts
+from maml_tf.terminal.interrupts import Interrupts, ended_at_once, interruption
+from maml_tf.training.course import Course, Mean, Pace, Schedule
 from maml_tf.training.iterate import Run
 from maml_tf.training.phases import Phase
+from maml_tf.training.workers import Workers
 
 if TYPE_CHECKING:  # Saving stands on learners, and learners on training.
     from maml_tf.saving.run_directory import RunDirectory
-
-SAVE_EVERY = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """Says how often something happens, in iterations; `validate_every` None: never."""
-
-    iterations_per_call: int
-    print_every: int
-    validate_every: int | None = None
-    save_every: int = SAVE_EVERY
-
-    def calls(self, start: int, ends: list[int]) -> Iterator[tuple[int, int]]:
-        """Yields (first, count) from `start` to the last of `ends`, the ends of the phases.
-
-        No call crosses a point where something happens.
-        """
-        marks = [self.iterations_per_call, self.print_every, self.save_every]
-        while start < ends[-1]:
-            next_marks = [(start // every + 1) * every for every in marks]
-            end = min(next_marks + [end for end in ends if end > start])
-            yield start, end - start
-            start = end
+    from maml_tf.saving.shared_run_directory import SharedRunDirectory
 
 
 def train(
@@ -50,39 +30,61 @@ def train(
     make_run: Callable[[Phase, int], Run],
     schedule: Schedule,
     start: int,
-    run_directory: 'RunDirectory',
+    run_directory: 'RunDirectory | SharedRunDirectory',
     metric: Metric,
-    validate: Callable[[], np.ndarray] | None = None,
+    validate: Callable[[Callable[[], bool]], np.ndarray] | None = None,
     summary_writer: tf.summary.SummaryWriter | None = None,
     keep_best: int = 1,
+    workers: Workers | None = None,
 ) -> None:
     """Takes the iterations from `start` on.
 
     Shows a progress bar and the reference's lines. A checkpoint is written every `save_every`
-    iterations, at the end, and when the user interrupts.
+    iterations, at the end, and when the user interrupts or a scheduler sends SIGTERM.
 
     Args:
       make_run: (phase, its first iteration) -> `iterate`'s run, called when the phase begins.
       metric: of the learner.
-      validate: () -> scores [entries]; the checkpoint with the best last one is kept apart.
+      validate: (() -> whether to leave off) -> scores [entries], NaN where it left off; the
+        checkpoint with the best last one is kept apart.
       summary_writer: None: no summaries and no metrics.csv.
       keep_best: more than one: so many of the best checkpoints are kept for an ensemble.
+      workers: that train together, each in this function; None: this process alone.
     Raises:
       UserError: the loss is no longer a number. The last checkpoint stays.
-      KeyboardInterrupt: the user interrupted; the checkpoint is written.
+      KeyboardInterrupt: the user interrupted, or (Terminated) SIGTERM came; the checkpoint is
+        written.
     """
-    course = _Course(phases)
-    run, phase, mean = None, None, _Mean()
-    best = run_directory.best_score(start)
+    workers = workers or Workers(tf.distribute.get_strategy())
+    course = Course(phases)
+    run, phase, mean, pace = None, None, Mean(), Pace()
+    keeping = _Keeping(run_directory, metric, start, keep_best)
     began, seconds_before = time.monotonic(), run_directory.seconds()
     bar = progress.bar(total=course.iterations, initial=start, unit='it')
+    end = saved = start
     with bar, Interrupts() as interrupts:
-        for first, count in schedule.calls(start, course.ends):
+
+        def save():
+            run_directory.save(end)
+            run_directory.write_seconds(seconds_before + time.monotonic() - began)
+
+        while end < course.iterations:
+            first = end
             now, phase_start = course.at(first)
-            if now is not phase:
-                phase, mean = now, _Mean()
+            fresh = now is not phase
+            if fresh:
+                if first != saved:
+                    save()
+                    saved = first
+                phase, mean, pace = now, Mean(), Pace()
                 run = make_run(phase, phase_start)
-            log = {name: float(value) for name, value in run(first, count).items()}
+            count = schedule.count(first, course.ends, pace.seconds)
+            called = time.monotonic()
+            # The first call compiles, for minutes maybe; all that was before it is saved.
+            with ended_at_once(signal.SIGTERM) if fresh else contextlib.nullcontext():
+                log = {name: float(value) for name, value in run(first, count).items()}
+            asked, seconds = workers.most(interrupts.asked, time.monotonic() - called)
+            pace.add(seconds, count, schedule.seconds_per_call)
             end = first + count
             if not all(map(math.isfinite, log.values())):
                 raise UserError(
@@ -97,57 +99,37 @@ def train(
                     _line(phase, phase.first + end - phase_start, row, metric), file=sys.stdout
                 )
                 if validate and schedule.validate_every and end % schedule.validate_every == 0:
-                    scores = validate()
-                    bar.write(
-                        f'Validation results: {scores[0]:.4f}, {scores[-1]:.4f}', file=sys.stdout
-                    )
-                    if _better(scores[-1], best, metric):
-                        best = float(scores[-1])
-                        run_directory.save_best(end, best)
-                    if keep_best > 1 and math.isfinite(scores[-1]):
-                        score = float(scores[-1])
-                        better_up = metric.higher_is_better
-                        run_directory.save_among_best(end, score, keep_best, better_up)
+                    scores = validate(lambda: interrupts.asked == signal.SIGTERM)
+                    (asked,) = workers.most(interrupts.asked)
+                    if asked and not np.isfinite(scores).all():
+                        scores = []  # Left off: what is saved now matters more.
+                    else:
+                        text = f'Validation results: {scores[0]:.4f}, {scores[-1]:.4f}'
+                        bar.write(text, file=sys.stdout)
+                        keeping.keep(end, float(scores[-1]))
                 if summary_writer:
                     _summarise(summary_writer, run_directory, end, row, scores, metric)
-            if end % schedule.save_every == 0 or end == course.iterations or interrupts.asked:
-                run_directory.save(end)
-                run_directory.write_seconds(seconds_before + time.monotonic() - began)
-            if interrupts.asked and end < course.iterations:
-                raise KeyboardInterrupt
+            if end % schedule.save_every == 0 or end == course.iterations or asked:
+                save()
+                saved = end
+            if asked == signal.SIGTERM or (asked and end < course.iterations):
+                raise interruption(asked)
 
 
-class _Course:
-    """The phases one after another."""
+class _Keeping:
+    """Keeps the best checkpoints in validation."""
 
-    def __init__(self, phases: list[Phase]):
-        self._phases = [phase for phase in phases if phase.iterations]
-        self.ends = np.cumsum([phase.iterations for phase in self._phases]).tolist()
-        self.iterations = self.ends[-1]
+    def __init__(self, run_directory, metric, start, among):
+        self._directory, self._metric, self._among = run_directory, metric, among
+        self._best = run_directory.best_score(start)
 
-    def at(self, iteration: int) -> tuple[Phase, int]:
-        """Returns (the phase of an iteration, that phase's first iteration)."""
-        for phase, end in zip(self._phases, self.ends):
-            if iteration < end:
-                return phase, end - phase.iterations
-        raise IndexError(iteration)
-
-
-class _Mean:
-    """Mean of logs, weighted by their iterations, since the last `take`."""
-
-    def __init__(self):
-        self._totals, self._count = {}, 0
-
-    def add(self, log: dict[str, float], count: int) -> None:
-        for name, value in log.items():
-            self._totals[name] = self._totals.get(name, 0.0) + value * count
-        self._count += count
-
-    def take(self) -> dict[str, float]:
-        means = {name: total / self._count for name, total in self._totals.items()}
-        self.__init__()
-        return means
+    def keep(self, iteration: int, score: float) -> None:
+        if _better(score, self._best, self._metric):
+            self._best = score
+            self._directory.save_best(iteration, score)
+        if self._among > 1 and math.isfinite(score):
+            better_up = self._metric.higher_is_better
+            self._directory.save_among_best(iteration, score, self._among, better_up)
 
 
 def _better(score: float, best: float | None, metric: Metric) -> bool:
@@ -190,7 +172,7 @@ def define_flags(flags) -> None:
     flags.DEFINE_integer(
         'iterations_per_call',
         None,
-        'iterations per compiled call, between two moves of the '
-        'progress bar (default: by data source)',
+        'at most so many iterations in a compiled call, between two moves of the progress bar; '
+        'fewer where they would take more than four seconds (default: by data source)',
         lower_bound=1,
     )
