@@ -51,6 +51,50 @@ def learn_as_a_worker(path, *methods):
     """Does the same together with other workers; each writes a file of its own."""
     number = json.loads(os.environ['TF_CONFIG'])['task']['index']
     learn(('multi_worker',), f'{path}/{number}.npz', *methods)
+    talk(number)
+
+
+def talk(number):
+    """Tries all that workers say to each other; both of two do so."""
+    import tensorflow as tf
+
+    from maml_tf.errors import ArgumentError, UserError
+    from maml_tf.training import distribute
+
+    strategy = distribute.make_strategy('multi_worker')
+    both = distribute.workers_of(strategy)
+    assert (both.number, both.count, both.chief) == (number, 2, number == 0)
+    assert both.sum(np.array([1.5, number])).tolist() == [3.0, 1.0]
+    assert both.most(number, -number) == [1, 0]
+    said = {3: 'a/model-3', 'none': None, 'numbers': [1, 0.1], 'text': 'ä'}
+    assert both.from_chief(lambda: said if number == 0 else 1 / 0) == said
+
+    def failing():
+        raise ArgumentError('path', 'x', 'is not there')
+
+    with pytest.raises(UserError, match='path=x: is not there') as error:
+        both.from_chief(failing)
+    assert isinstance(error.value, ArgumentError) == (number == 0)
+    with strategy.scope():
+        variables = [tf.Variable([0.1, 0.2], dtype=d) for d in ('float32', 'bfloat16', 'float64')]
+        variables += [tf.Variable(2**60, dtype=tf.int64), tf.Variable([True, False])]
+    values = [variable.numpy() for variable in variables]
+    if number == 1:
+        for variable in variables:
+            variable.assign(tf.zeros_like(variable))
+    both.share(variables)
+    for variable, value in zip(variables, values):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    for items in (1, 2, 5):  # of one item, one worker has none
+        rows = [np.full([2, 3], i, np.float32) for i in range(items)]
+        whole = both.whole(both.part(rows), items)
+        np.testing.assert_array_equal(whole, np.concatenate(rows))
+        assert whole.dtype == np.float32
+    both.check_alike({'seed': 1})
+    with pytest.raises(
+        UserError, match='--seed=1: the chief has --seed=0' if number else 'worker 1'
+    ):
+        both.check_alike({'seed': number})
 
 
 def learn(strategies, path, *methods):

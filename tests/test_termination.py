@@ -22,16 +22,17 @@ from maml_tf.training import train
 from maml_tf.training.course import Schedule
 from maml_tf.training.phases import Phase
 
-SCHEDULE = Schedule(iterations_per_call=10, print_every=20, validate_every=20, save_every=1000)
+SCHEDULE = Schedule(iterations_per_call=10, print_every=20, validate_every=20, save_every=40)
 
 
-def trained(path, at=None, validate=None, phases=(60,), start=0):
+def trained(path, at=None, validate=None, phases=(60,), start=0, writer=None):
     """Trains what counts its iterations, and gets SIGTERM in the call that ends with `at`; returns
     the run directory and the iterations of its checkpoints."""
     counted = tf.Variable(0, dtype=tf.int64)
     directory = RunDirectory(path, {'learner': {'counted': counted}})
     if start:
         directory.restore(start)
+        directory.forget_metrics_after(start)
 
     def make_run(phase, phase_start):
         def run(first, count):
@@ -44,7 +45,7 @@ def trained(path, at=None, validate=None, phases=(60,), start=0):
 
     spec = EpisodeSpec(1, 1, 1)
     phases = [Phase(f'phase{i}', n, None, None, spec) for i, n in enumerate(phases)]
-    train.train(phases, make_run, SCHEDULE, start, directory, SQUARED_ERROR, validate)
+    train.train(phases, make_run, SCHEDULE, start, directory, SQUARED_ERROR, validate, writer)
     return directory, counted
 
 
@@ -52,14 +53,14 @@ def test_between_two_calls(tmp_path):
     with pytest.raises(Terminated):
         trained(tmp_path, at=30)
     directory, counted = trained(tmp_path, start=30)
-    assert list(directory.checkpoints()) == [30, 60] and int(counted) == 60
+    assert list(directory.checkpoints()) == [30, 40, 60] and int(counted) == 60
 
 
 def test_in_the_last_call(tmp_path):
     """The evaluation, which may take long, is left to the next start."""
     with pytest.raises(Terminated):
         trained(tmp_path, at=60)
-    assert list(RunDirectory(tmp_path, {}).checkpoints()) == [60]
+    assert list(RunDirectory(tmp_path, {}).checkpoints()) == [40, 60]
 
 
 def test_while_it_validates(tmp_path):
@@ -77,6 +78,26 @@ def test_while_it_validates(tmp_path):
     assert list(directory.checkpoints()) == [20] and directory.best_score(20) is None
 
 
+def test_the_validation_is_made_up_for(tmp_path, capsys):
+    writer, seen = tf.summary.create_noop_writer(), []
+
+    def terminated(leave_off):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return np.array([np.nan, np.nan])
+
+    def validate(leave_off):
+        seen.append(0)
+        return np.array([2.0, 1.0 + len(seen)])
+
+    with pytest.raises(Terminated):
+        trained(tmp_path, validate=terminated, writer=writer)
+    directory, _ = trained(tmp_path, validate=validate, writer=writer, start=20)
+    assert len(seen) == 3  # after iterations 20, 40 and 60
+    assert directory.best_score(60) == 2.0 and 'model-20.index' in os.listdir(tmp_path / 'best')
+    trained(tmp_path, validate=validate, writer=writer, start=40)
+    assert len(seen) == 4
+
+
 def test_a_score_that_is_there_is_kept(tmp_path):
     def validate(leave_off):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -90,7 +111,7 @@ def test_a_score_that_is_there_is_kept(tmp_path):
 def test_a_phase_begins_with_a_checkpoint(tmp_path):
     """Its first call compiles, and SIGTERM ends that at once."""
     directory, _ = trained(tmp_path, phases=(30, 30))
-    assert list(directory.checkpoints()) == [30, 60]
+    assert list(directory.checkpoints()) == [30, 40, 60]
 
 
 def test_in_a_call_that_compiles():

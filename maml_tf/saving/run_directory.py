@@ -78,6 +78,11 @@ class RunDirectory(Checkpoints):
         rows = list(csv.DictReader(whole))
         return [row for row in rows if up_to is None or int(row['iteration']) <= up_to]
 
+    def is_empty(self, iteration: int, column: str) -> bool:
+        """Says whether metrics.csv has a row of an iteration, with nothing in a column."""
+        rows = [row for row in self.metrics() if int(row['iteration']) == iteration]
+        return bool(rows) and not rows[-1].get(column)
+
     def forget_metrics_after(self, iteration: int) -> None:
         """Removes rows that a resumed run will write again."""
         rows = self.metrics(iteration)

@@ -37,7 +37,7 @@ class Schedule:
         count = min(next_marks + [end for end in ends if end > start]) - start
         if not seconds:
             return count
-        return max(1, min(count, int(self.seconds_per_call / seconds)))
+        return max(1, int(min(count, self.seconds_per_call / seconds)))
 
 
 class Course:

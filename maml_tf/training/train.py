@@ -18,6 +18,7 @@ from maml_tf.terminal.interrupts import Interrupts, ended_at_once, interruption
 from maml_tf.training.course import Course, Mean, Pace, Schedule
 from maml_tf.training.iterate import Run
 from maml_tf.training.phases import Phase
+from maml_tf.training.validation import Validation
 from maml_tf.training.workers import Workers
 
 if TYPE_CHECKING:  # Saving stands on learners, and learners on training.
@@ -58,16 +59,30 @@ def train(
     workers = workers or Workers(tf.distribute.get_strategy())
     course = Course(phases)
     run, phase, mean, pace = None, None, Mean(), Pace()
-    keeping = _Keeping(run_directory, metric, start, keep_best)
     began, seconds_before = time.monotonic(), run_directory.seconds()
     bar = progress.bar(total=course.iterations, initial=start, unit='it')
     end = saved = start
     with bar, Interrupts() as interrupts:
+        validation = None
+        if validate and schedule.validate_every:
+            validation = Validation(
+                *(validate, schedule.validate_every, run_directory, start),
+                *(metric, keep_best, interrupts, workers),
+            )
 
         def save():
             run_directory.save(end)
             run_directory.write_seconds(seconds_before + time.monotonic() - began)
 
+        def validated():
+            scores = validation.scores(end)
+            if len(scores):
+                text = f'Validation results: {scores[0]:.4f}, {scores[-1]:.4f}'
+                bar.write(text, file=sys.stdout)
+            return scores
+
+        if validation and validation.is_missing(start):
+            validated()
         while end < course.iterations:
             first = end
             now, phase_start = course.at(first)
@@ -76,12 +91,16 @@ def train(
                 if first != saved:
                     save()
                     saved = first
+                (asked,) = workers.most(interrupts.asked)
+                if asked:
+                    raise interruption(asked)
                 phase, mean, pace = now, Mean(), Pace()
-                run = make_run(phase, phase_start)
             count = schedule.count(first, course.ends, pace.seconds)
             called = time.monotonic()
             # The first call compiles, for minutes maybe; all that was before it is saved.
             with ended_at_once(signal.SIGTERM) if fresh else contextlib.nullcontext():
+                if fresh:
+                    run = make_run(phase, phase_start)
                 log = {name: float(value) for name, value in run(first, count).items()}
             asked, seconds = workers.most(interrupts.asked, time.monotonic() - called)
             pace.add(seconds, count, schedule.seconds_per_call)
@@ -98,15 +117,9 @@ def train(
                 bar.write(
                     _line(phase, phase.first + end - phase_start, row, metric), file=sys.stdout
                 )
-                if validate and schedule.validate_every and end % schedule.validate_every == 0:
-                    scores = validate(lambda: interrupts.asked == signal.SIGTERM)
+                if validation and validation.is_due(end):
+                    scores = validated()
                     (asked,) = workers.most(interrupts.asked)
-                    if asked and not np.isfinite(scores).all():
-                        scores = []  # Left off: what is saved now matters more.
-                    else:
-                        text = f'Validation results: {scores[0]:.4f}, {scores[-1]:.4f}'
-                        bar.write(text, file=sys.stdout)
-                        keeping.keep(end, float(scores[-1]))
                 if summary_writer:
                     _summarise(summary_writer, run_directory, end, row, scores, metric)
             if end % schedule.save_every == 0 or end == course.iterations or asked:
@@ -114,28 +127,6 @@ def train(
                 saved = end
             if asked == signal.SIGTERM or (asked and end < course.iterations):
                 raise interruption(asked)
-
-
-class _Keeping:
-    """Keeps the best checkpoints in validation."""
-
-    def __init__(self, run_directory, metric, start, among):
-        self._directory, self._metric, self._among = run_directory, metric, among
-        self._best = run_directory.best_score(start)
-
-    def keep(self, iteration: int, score: float) -> None:
-        if _better(score, self._best, self._metric):
-            self._best = score
-            self._directory.save_best(iteration, score)
-        if self._among > 1 and math.isfinite(score):
-            better_up = self._metric.higher_is_better
-            self._directory.save_among_best(iteration, score, self._among, better_up)
-
-
-def _better(score: float, best: float | None, metric: Metric) -> bool:
-    if best is None or not math.isfinite(score):
-        return math.isfinite(score)
-    return score > best if metric.higher_is_better else score < best
 
 
 def _line(phase: Phase, iteration: int, row: dict[str, float], metric: Metric) -> str:
