@@ -49,6 +49,9 @@ def learn_twice(path, *methods):
 
 def learn_as_a_worker(path, *methods):
     """Does the same together with other workers; each writes a file of its own."""
+    from maml_tf.training import distribute
+
+    distribute.make_strategy('multi_worker')  # Before anything that is imported computes.
     number = json.loads(os.environ['TF_CONFIG'])['task']['index']
     learn(('multi_worker',), f'{path}/{number}.npz', *methods)
     talk(number)
