@@ -79,7 +79,7 @@ def talk(number):
         both.from_chief(failing)
     assert isinstance(error.value, ArgumentError) == (number == 0)
     with strategy.scope():
-        variables = [tf.Variable([0.1, 0.2], dtype=d) for d in ('float32', 'bfloat16', 'float64')]
+        variables = [tf.Variable([0.1, 0.2], dtype=d) for d in ('float32', 'float16', 'float64')]
         variables += [tf.Variable(2**60, dtype=tf.int64), tf.Variable([True, False])]
     values = [variable.numpy() for variable in variables]
     if number == 1:
