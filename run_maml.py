@@ -39,10 +39,13 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     with one_of_several(flags.FLAGS.strategy):
         experiment = build(flags.FLAGS)
-        if flags.FLAGS.train:
-            run_training(experiment)
         evaluate = run_policy_evaluation if simulates(experiment) else run_evaluation
-        evaluate(experiment)
+        if not flags.FLAGS.train:
+            evaluate(experiment)
+            return
+        with experiment.directory.held():
+            run_training(experiment)
+            evaluate(experiment)
 
 
 def run() -> None:

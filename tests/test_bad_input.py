@@ -211,7 +211,7 @@ def test_a_run_of_another_model_in_the_same_place(tmp_path):
 def test_a_loss_that_is_no_number(tmp_path):
     command = [*SINUSOID, '--update_lr=1e30', '--metatrain_iterations=1000']
     result = run_here(*command, cwd=tmp_path, expect=1)
-    refused(result, 'nan', 'learning rates', 'the last checkpoint stays: none')
+    refused(result, 'nan', 'learning rates', 'there is no checkpoint yet')
     assert not list(tmp_path.rglob('model-*'))
 
 
@@ -241,7 +241,7 @@ def test_metric_learners_with_nan(drawings, tmp_path, monkeypatch, name):
     variable.assign(np.full(variable.shape, np.nan))
     with pytest.raises(UserError, match='(?i)nan') as error:
         run_training(experiment)
-    assert '\n' not in str(error.value) and 'the last checkpoint stays: none' in str(error.value)
+    assert '\n' not in str(error.value) and 'there is no checkpoint yet' in str(error.value)
     assert not list(tmp_path.rglob('model-*'))
 
 

@@ -183,6 +183,14 @@ def _check_heeded(flags) -> None:
             )
 
 
+def _value(flag: absl.flags.Flag, text: str) -> Any:
+    """Returns what a text says, .1 or 0.1; the text itself where it says nothing to the flag."""
+    try:
+        return flag.parser.parse(text)
+    except ValueError:
+        return text
+
+
 def of_other_methods(algorithm: str) -> set[str]:
     """Returns the names of the flags that belong to other methods, one each."""
     return {name for method, names in _OF_METHOD.items() if method != algorithm for name in names}
@@ -205,11 +213,11 @@ def check_same_model(flags, recorded: Mapping[str, str]) -> None:
         *('algorithm', 'datasource', *fixed, 'baseline', 'norm', 'num_filters', 'conv'),
         *('max_pool', 'image_size', 'encoder', 'dropout', *of_the_run(flags)),
     ):
-        value = flags[name].value
-        now = None if value is None else str(value)
+        now = flags[name].value
         # A run may be older than a flag; then it did what the default does.
-        default = flags[name].default
-        then = recorded.get(name, None if default is None else str(default))
+        then = flags[name].default
+        if name in recorded:
+            then = _value(flags[name], recorded[name])
         if recorded and then != now:
             raise UserError(
                 f'--{name}={now}: the run in --logdir={flags.logdir} has '

@@ -11,6 +11,7 @@ import tensorflow as tf
 from maml_tf import algorithms
 from maml_tf.algorithms.problem import Problem
 from maml_tf.commands import command_line
+from maml_tf.commands.outputs import check_apart, check_outputs
 from maml_tf.datasets.flags import episode_specs
 from maml_tf.datasets.sources import SOURCES, Source
 from maml_tf.episodes.source import EpisodeSource
@@ -22,7 +23,6 @@ from maml_tf.saving.export_embedding import check_has_embedding
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.saving.run_name import experiment_string
 from maml_tf.saving.shared_run_directory import SharedRunDirectory
-from maml_tf.serialisation.files import check_new
 from maml_tf.serialisation.variables import optimizer_names
 from maml_tf.training import cluster, distribute, outer_optimizers
 from maml_tf.training.operations import TrainingOp, WholeOp, op_of
@@ -78,7 +78,7 @@ def build(flags) -> Experiment:
     Raises: UserError where it describes nothing that can be run.
     """
     command_line.check(flags)
-    _check_outputs(flags)
+    check_outputs(flags)
     if flags.strategy != 'multi_worker':
         cluster.check_alone(flags.strategy)
     # Before anything is computed: workers cannot be joined later.
@@ -96,17 +96,10 @@ def build(flags) -> Experiment:
     _check_sizes(flags, problem, learner)
     if flags.export_embedding_dir:
         check_has_embedding(learner)
+    directory = _run_directory(flags, source, learner, phases, workers)
+    check_apart(flags, directory.path)
     return Experiment(
-        flags,
-        row,
-        source,
-        problem,
-        strategy,
-        workers,
-        learner,
-        phases,
-        ops,
-        _run_directory(flags, source, learner, phases, workers),
+        flags, row, source, problem, strategy, workers, learner, phases, ops, directory
     )
 
 
@@ -135,32 +128,6 @@ def problem_of(flags, source: EpisodeSource | None = None) -> Problem:
         row.inner_lr,
         row.evaluation_steps,
     )
-
-
-def _check_outputs(flags) -> None:
-    """Raises UserError where the end could not be as asked for, before hours of training."""
-    paths = [name for name in ('export_dir', 'export_embedding_dir') if flags[name].value]
-    for name in paths:
-        check_new(flags[name].value, name)
-    if paths and flags.ensemble > 1:
-        raise UserError(
-            f'--{paths[0]}={flags[paths[0]].value}: exports one checkpoint; leave out '
-            f'--ensemble={flags.ensemble}'
-        )
-    if flags.ensemble > 1 and flags.test_iter != -1:
-        raise UserError(
-            f'--test_iter={flags.test_iter}: picks one checkpoint; leave out '
-            f'--ensemble={flags.ensemble}'
-        )
-    if flags.ensemble > 1 and flags.init_from and not flags.train:
-        raise UserError(
-            f'--init_from={flags.init_from}: names one checkpoint; leave out '
-            f'--ensemble={flags.ensemble}'
-        )
-    if len({flags[name].value for name in paths}) < len(paths):
-        raise UserError(
-            f'--export_embedding_dir={flags.export_embedding_dir}: is --export_dir, too'
-        )
 
 
 def _outer_loop(flags, problem: Problem, learner: Learner) -> OuterLoop:

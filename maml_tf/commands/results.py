@@ -19,6 +19,7 @@ import numpy as np
 
 from maml_tf.errors import UserError
 from maml_tf.evaluation import report, results_tables
+from maml_tf.saving import records
 from maml_tf.serialisation.files import write_atomically
 from maml_tf.terminal.exit import errors_as_one_line
 
@@ -59,9 +60,7 @@ def record(flagfile: pathlib.Path, directories: Sequence[pathlib.Path]) -> None:
     check_flags(runs, flagfile, content.get('evaluation', ()))
     check_alike(runs)
     entries = _entries(content['paper'], *runs[0])
-    clocks = [
-        json.loads((directory / 'clock.json').read_text('utf-8')) for directory in directories
-    ]
+    clocks = [records.clock(directory / 'clock.json') for directory in directories]
     means, ci95 = pool([run for _, run in runs])
     (directory, first), *_ = runs
     if not np.isfinite([means[entries], ci95[entries]]).all():

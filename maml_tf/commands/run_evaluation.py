@@ -15,10 +15,11 @@ from maml_tf.episodes.task import Draw, EpisodeSpec, SequenceSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate, pictures, report
 from maml_tf.evaluation.ensemble import ensemble_scores
+from maml_tf.learner import Learner
 from maml_tf.objectives import Axis
 from maml_tf.saving.export import export
 from maml_tf.saving.export_embedding import export_embedding
-from maml_tf.saving.init_from import load_weights
+from maml_tf.saving.starting_weights import load_to_evaluate
 
 CURVES, POINTS = 3, 200  # tasks in the picture of fits, and points of each curve
 
@@ -161,22 +162,26 @@ def load_evaluated(experiment: Experiment) -> tuple[int | None, str]:
     """Loads the weights to evaluate; returns (their iteration, where they come from)."""
     flags, directory = experiment.flags, experiment.directory
     if flags.init_from and not flags.train:
-        load_init_from(experiment, for_tasks_alone=True)
+        origin = load_init_from(experiment, load_to_evaluate)
         experiment.learner.check_ready()
         directory.make()
-        return None, f'weights of {flags.init_from}'
+        return None, origin
+    directory.check()
     command_line.check_same_model(flags, directory.flags())
     iteration = directory.restore(-1 if flags.train else flags.test_iter)
     experiment.learner.check_ready()
     return iteration, f'iteration {iteration} of {max(iteration, experiment.iterations)}'
 
 
-def load_init_from(experiment: Experiment, for_tasks_alone: bool = False) -> None:
-    """Loads the weights that --init_from names at the chief, see load_weights."""
-    learner, workers = experiment.learner, experiment.workers
-    path = experiment.flags.init_from
-    workers.from_chief(lambda: load_weights(learner, path, for_tasks_alone))
+def load_init_from(experiment: Experiment, load: Callable[[Any, Learner], str]) -> str:
+    """Loads the weights that --init_from names at the chief, and gives them to all workers.
+
+    load: as of saving.starting_weights. Returns where the weights are from.
+    """
+    flags, learner, workers = experiment.flags, experiment.learner, experiment.workers
+    origin = workers.from_chief(lambda: load(flags, learner))
     workers.share(learner.named_variables().values())
+    return origin
 
 
 def _protocol(experiment: Experiment, tasks) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from maml_tf.commands.run_evaluation import evaluation_tasks, evaluator, load_in
 from maml_tf.episodes.task import BatchSpec, Draw, Spec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate
+from maml_tf.saving.starting_weights import start_from
 from maml_tf.training import distribute
 from maml_tf.training.course import Schedule
 from maml_tf.training.iterate import Run, iterate, one_by_one
@@ -111,13 +112,13 @@ def _start(experiment: Experiment) -> int:
                 f'and started from {recorded.get("init_from", "new weights")}. Name another '
                 '--logdir, or --resume=False'
             )
-        start = directory.restore()
+        directory.check()
+        start = directory.restore_to_go_on()
         if start < experiment.iterations:
             print(f'Resuming from iteration {start} of {experiment.iterations} in {directory.path}')
         return start
     if flags.init_from:
-        load_init_from(experiment)
-        print(f'Starting from the weights of {flags.init_from}')
+        print(f'Starting from {load_init_from(experiment, start_from)}')
     if old := directory.set_aside():
         print(f'The earlier run is now {old}')
     return 0

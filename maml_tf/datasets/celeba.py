@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.datasets.raw.prepared import prepared
+from maml_tf.datasets.raw.prepared import check_count, prepared, whole
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.terminal import progress
@@ -53,11 +53,14 @@ def celeba(data_dir: str | pathlib.Path | None = None, image_size: int = 32) -> 
             leave=False,
         )
         images = np.empty([total, image_size, image_size, 3], np.uint8)
-        for number, pixels in enumerate(batches):
-            images[number * BATCH : number * BATCH + len(pixels)] = pixels
+        read = 0
+        for pixels in batches:
+            images[read : read + len(pixels)] = pixels
+            read += len(pixels)
+        check_count(read, total)
         return ClassImages(images, np.array([total]))
 
-    return ImageClasses(load, (image_size, image_size, 3))
+    return ImageClasses(whole(builder.data_path, 'CelebA', load), (image_size, image_size, 3))
 
 
 def _square(jpeg, size):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from maml_tf.datasets.raw.memory_map import gathered
-from maml_tf.datasets.raw.prepared import prepared
+from maml_tf.datasets.raw.prepared import prepared, whole
 from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.images import ImageClasses
@@ -73,7 +73,7 @@ def cub(
         sizes = np.array([len(of_class[name]) for name in names])
         return ClassImages(images, sizes, names, [file for _, file in chosen])
 
-    return ImageClasses(load, shape)
+    return ImageClasses(whole(builder.data_path, 'CUB', load), shape)
 
 
 def _features(builder: 'tfds.core.DatasetBuilder', *names: str) -> 'tf.data.Dataset':

@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 from maml_tf.datasets.raw import miniimagenet as raw_miniimagenet
 from maml_tf.datasets.raw.images import SIDE
 from maml_tf.datasets.raw.manual_builder import ManualBuilder, batches, prepared_builder
+from maml_tf.datasets.raw.prepared import check_count, whole
 from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.images import ImageClasses
@@ -55,10 +56,13 @@ def miniimagenet(
     def load(split):
         images = np.empty([builder.info.splits[split].num_examples, SIDE, SIDE, 3], np.uint8)
         labels = np.empty(len(images), int)
+        read = 0
         for batch in batches(builder, split):
             images[batch['index']] = batch['image']
             labels[batch['index']] = batch['label']
+            read += len(batch['index'])
+        check_count(read, len(images))
         sizes = np.unique(labels, return_counts=True)[1]
         return ClassImages(images, sizes, class_names(LISTS)[split])
 
-    return ImageClasses(load, (SIDE, SIDE, 3))
+    return ImageClasses(whole(builder.data_path, builder.TITLE, load), (SIDE, SIDE, 3))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maml_tf.datasets.raw.prepared import prepared
+from maml_tf.datasets.raw.prepared import check_count, prepared, whole
 from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.images import ImageClasses
@@ -24,6 +24,8 @@ SIZES = (20, 28, 105)
 INKS = ('bright', 'dark')
 RESIZE = ('nearest', 'box', 'bilinear', 'bicubic', 'lanczos')
 BATCH = 500  # drawings
+TITLE = 'Omniglot'
+DRAWINGS = 20  # of each character
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +72,13 @@ def omniglot(
     Args:
       data_dir: a TensorFlow Datasets directory; None: TFDS's own default, downloaded to where it is
         missing.
-    Raises: ArgumentError where `data_dir` holds no prepared omniglot.
+    Raises:
+      ArgumentError: `data_dir` holds no prepared omniglot.
+      UserError: it is damaged, which may show when a split is read.
     """
-    builder = prepared('omniglot', data_dir, 'Omniglot')
+    builder = prepared('omniglot', data_dir, TITLE)
     training = convention.rotations or CLASS_SPLITS[convention.class_split]
-    splits = tuple(characters(builder, convention.class_split))
+    splits = tuple(whole(builder.data_path, TITLE, characters)(builder, convention.class_split))
     rotations = {
         split: training if split == 'train' else convention.test_rotations or training
         for split in splits
@@ -97,7 +101,7 @@ def omniglot(
         )
 
     shape = (convention.image_size, convention.image_size, 1)
-    return ImageClasses(load, shape, splits, rotations)
+    return ImageClasses(whole(builder.data_path, TITLE, load), shape, splits, rotations)
 
 
 def characters(builder: 'tfds.core.DatasetBuilder', class_split: str) -> dict[str, list[int]]:
@@ -126,9 +130,11 @@ def _drawings(builder, convention):
     from PIL import Image
 
     size = (convention.image_size, convention.image_size)
+    names = _names(builder)
     total = sum(builder.info.splits[split].num_examples for split in ('train', 'test'))
+    check_count(total, DRAWINGS * len(names))
     images = np.empty([total, *size], np.uint8)
-    labels = np.empty(total, int)
+    labels = np.full(total, -1)
     batches = progress.bar(
         _batches(builder), 'reading Omniglot', total=-(-total // BATCH), delay=3, leave=False
     )
@@ -139,9 +145,10 @@ def _drawings(builder, convention):
             for drawing in drawings
         ]
         labels[batch] = of_drawings
+    check_count(np.count_nonzero(labels >= 0), total)
     if convention.ink == 'bright':
         images = 255 - images
-    return images[np.argsort(labels, kind='stable')].reshape(len(_names(builder)), -1, *size, 1)
+    return images[np.argsort(labels, kind='stable')].reshape(len(names), DRAWINGS, *size, 1)
 
 
 def _batches(builder):

@@ -9,6 +9,7 @@ from maml_tf.datasets.raw import tieredimagenet as raw_tieredimagenet
 from maml_tf.datasets.raw.images import SIDE
 from maml_tf.datasets.raw.manual_builder import ManualBuilder, batches, prepared_builder
 from maml_tf.datasets.raw.memory_map import memory_mapped
+from maml_tf.datasets.raw.prepared import whole
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.images import ImageClasses
 
@@ -84,4 +85,4 @@ def tieredimagenet(
             groups=None if groups is None else np.array(groups),
         )
 
-    return ImageClasses(load, (SIDE, SIDE, 3))
+    return ImageClasses(whole(builder.data_path, builder.TITLE, load), (SIDE, SIDE, 3))

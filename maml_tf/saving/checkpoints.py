@@ -4,25 +4,27 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.saving import records
+from maml_tf.saving.checkpoint_files import (
+    checkpoints,
+    damage,
+    in_words,
+    remove_all_but,
+    set_aside,
+    whole,
+)
 from maml_tf.serialisation.files import write_atomically
+from maml_tf.serialisation.tensorflow_errors import reason
 
 KEPT = 10  # as the reference
 ENSEMBLE = 'ensemble'  # directory of the best ones in validation, where several are kept
 # A checkpoint knows a weight as learner/<name>/.ATTRIBUTES/VARIABLE_VALUE.
 LEARNER, VALUE = 'learner', '/.ATTRIBUTES/VARIABLE_VALUE'
-
-
-def checkpoints(directory: pathlib.Path | str) -> dict[int, str]:
-    """Returns {iteration: checkpoint prefix} of a run directory, ascending."""
-    # The index is written last: where it is, the checkpoint is whole.
-    indices = pathlib.Path(directory).glob('model-*.index')
-    found = {int(path.stem.removeprefix('model-')): str(path.with_suffix('')) for path in indices}
-    return dict(sorted(found.items()))
 
 
 class Checkpoints:
@@ -65,7 +67,9 @@ class Checkpoints:
     def last_checkpoint(self) -> str:
         """Returns, in words for the end of a message, which checkpoint there is to go back to."""
         prefixes = self.checkpoints()
-        return f'the last checkpoint stays: {prefixes[max(prefixes)] if prefixes else "none"}'
+        if not prefixes:
+            return 'there is no checkpoint yet'
+        return f'the last checkpoint stays: {prefixes[max(prefixes)]}'
 
     def restore(self, iteration: int = -1) -> int:
         """Reads a checkpoint and returns its iteration.
@@ -74,21 +78,51 @@ class Checkpoints:
           iteration: of the checkpoint; -1: the latest.
         Raises:
           UserError: there is no checkpoint, or it holds other variables.
-          ArgumentError: there are checkpoints, but none of this iteration.
+          ArgumentError: there are checkpoints, but none of this iteration, or it is damaged.
         """
-        prefixes = self.checkpoints()
-        if not prefixes:
-            raise UserError(
-                f'no checkpoint in {self.path}: train first, with the same settings, or start from '
-                'the weights of another run'
-            )
+        prefixes = self._prefixes()
         iteration = max(prefixes) if iteration == -1 else iteration
         if iteration not in prefixes:
             there = ', '.join(map(str, prefixes))
             raise ArgumentError(
                 'iteration', iteration, f'{self.path} has checkpoints of iterations {there}'
             )
+        if why := damage(prefixes[iteration]):
+            others = in_words(whole(self.path))
+            reason = f'{prefixes[iteration]} cannot be read ({why}); {others}'
+            raise ArgumentError('iteration', None, reason)
         return self._read(prefixes[iteration])
+
+    def restore_to_go_on(self) -> int:
+        """Reads the latest checkpoint that is whole, and returns its iteration.
+
+        Later ones, which are damaged, are kept as damaged-model-<iteration>, and a line says so.
+
+        Raises: UserError where none is whole, or it holds other variables.
+        """
+        damaged = {}
+        for iteration, prefix in sorted(self._prefixes().items(), reverse=True):
+            if why := damage(prefix):
+                damaged[iteration] = f'{prefix} cannot be read ({why})'
+                continue
+            self._read(prefix)
+            for later, what in damaged.items():
+                kept = set_aside(self.path, later).name
+                print(f'{what}: kept as {kept}, going on from iteration {iteration}')
+            return iteration
+        raise UserError(
+            f'{next(iter(damaged.values()))}, and no other checkpoint there is whole; start anew, '
+            'and do not resume'
+        )
+
+    def _prefixes(self) -> dict[int, str]:
+        prefixes = self.checkpoints()
+        if not prefixes:
+            raise UserError(
+                f'no checkpoint in {self.path}: train first, with the same settings, or start from '
+                'the weights of another run'
+            )
+        return prefixes
 
     def _read(self, prefix: str) -> int:
         try:
@@ -110,7 +144,7 @@ class Checkpoints:
             before stay.
         """
         self._write(self.path / f'model-{iteration}', iteration)
-        _remove_all_but(self.path, list(self.checkpoints())[-KEPT:])
+        remove_all_but(self.path, list(self.checkpoints())[-KEPT:])
 
     def save_best(self, iteration: int, score: float) -> None:
         """Writes best/model-<iteration> in place of the one before, and its validation score.
@@ -121,15 +155,15 @@ class Checkpoints:
         self._write(best / f'model-{iteration}', iteration)
         content = json.dumps({'iteration': iteration, 'score': score})
         write_atomically(best / 'score.json', content + '\n')
-        _remove_all_but(best, [iteration])
+        remove_all_but(best, [iteration])
 
     def best_score(self, iteration: int) -> float | None:
-        """Returns the best validation score up to `iteration`; None where there is none."""
-        path = self.path / 'best' / 'score.json'
-        if not path.exists():
-            return None
-        best = json.loads(path.read_text('utf-8'))
-        return best['score'] if best['iteration'] <= iteration else None
+        """Returns the best validation score up to `iteration`; None where there is none.
+
+        Raises: UserError where best/score.json is damaged.
+        """
+        best = records.best(self.path / 'best' / 'score.json')
+        return best[1] if best and best[0] <= iteration else None
 
     def save_among_best(
         self, iteration: int, score: float, kept: int, higher_is_better: bool
@@ -147,20 +181,24 @@ class Checkpoints:
             self._write(directory / f'model-{iteration}', iteration)
             content = json.dumps({number: scores[number] for number in sorted(best)})
             write_atomically(directory / 'scores.json', content + '\n')
-            _remove_all_but(directory, best)
+            remove_all_but(directory, best)
 
     def among_best(self) -> dict[int, float]:
-        """Returns {iteration: validation score} of the checkpoints that `save_among_best` kept."""
-        path, there = self.path / ENSEMBLE / 'scores.json', checkpoints(self.path / ENSEMBLE)
-        if not path.exists():
-            return {}
-        scores = json.loads(path.read_text('utf-8'))
-        return {int(number): s for number, s in scores.items() if int(number) in there}
+        """Returns {iteration: validation score} of the checkpoints that `save_among_best` kept.
+
+        Raises: UserError where ensemble/scores.json is damaged.
+        """
+        there = checkpoints(self.path / ENSEMBLE)
+        scores = records.scores(self.path / ENSEMBLE / 'scores.json')
+        return {number: score for number, score in scores.items() if number in there}
 
     def restore_among_best(self, iteration: int) -> int:
         """Reads one of the checkpoints `among_best`, and returns its iteration. Raises UserError as
         `restore` does."""
-        return self._read(str(self.path / ENSEMBLE / f'model-{iteration}'))
+        prefix = self.path / ENSEMBLE / f'model-{iteration}'
+        if why := damage(prefix):
+            raise UserError(f'{prefix}: cannot be read ({why}); ask for a smaller ensemble')
+        return self._read(str(prefix))
 
     def _write(self, prefix: pathlib.Path, iteration: int) -> None:
         """Writes under another name first: a checkpoint is two files, and a run may end between."""
@@ -174,9 +212,8 @@ class Checkpoints:
             for ending in ('data-00000-of-00001', 'index'):
                 os.replace(scratch / f'model.{ending}', f'{prefix}.{ending}')
         except tf.errors.OpError as error:
-            reason = error.message.splitlines()[0]
             raise UserError(
-                f'{prefix}: the checkpoint could not be written ({reason}); '
+                f'{prefix}: the checkpoint could not be written ({reason(error)}); '
                 f'{self.last_checkpoint()}'
             ) from error
         finally:
@@ -196,13 +233,3 @@ class Checkpoints:
                 f'{wrong[0]}{others} NaN or infinity at iteration {iteration}: nothing was saved, '
                 f'{self.last_checkpoint()}. Smaller learning rates, inner and outer, may help'
             )
-
-
-def _remove_all_but(directory: pathlib.Path, kept: Collection[int]) -> None:
-    """Removes the other checkpoints, and data whose index a killed run had removed already."""
-    stems = [f'model-{iteration}' for iteration in kept]
-    # The index first: without it the rest is no checkpoint.
-    for ending in ('index', 'data-00000-of-00001'):
-        for path in directory.glob(f'model-*.{ending}'):
-            if path.name.removesuffix(f'.{ending}') not in stems:
-                path.unlink()

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner
-from maml_tf.saving.checkpoints import LEARNER, VALUE, checkpoints
+from maml_tf.saving.checkpoint_files import checkpoints, damage, in_words, whole
+from maml_tf.saving.checkpoints import LEARNER, VALUE
 
 
 def load_weights(learner: Learner, path: pathlib.Path | str, for_tasks_alone: bool = False) -> None:
@@ -20,10 +21,16 @@ def load_weights(learner: Learner, path: pathlib.Path | str, for_tasks_alone: bo
         prefix, such as logs/.../model-6000 or the reference's model59000.
       for_tasks_alone: leave out what acts in training alone, such as a classifier of other classes.
     Raises:
-      ArgumentError: there is no checkpoint, it lacks a variable, or a variable has another shape.
-        The learner is left as it was.
+      ArgumentError: there is no checkpoint, it is damaged, it lacks a variable, or a variable has
+        another shape. The learner is left as it was.
     """
-    reader = tf.train.load_checkpoint(_prefix(pathlib.Path(path)))
+    prefix = _prefix(pathlib.Path(path))
+    if why := damage(prefix):
+        number = pathlib.Path(prefix).name.removeprefix('model-')
+        others = [one for one in whole(pathlib.Path(prefix).parent) if str(one) != number]
+        reason = f'{pathlib.Path(prefix).name} cannot be read ({why}); {in_words(others)}'
+        raise ArgumentError('init_from', path, reason)
+    reader = tf.train.load_checkpoint(prefix)
     shapes = reader.get_variable_to_shape_map()
     variables = {
         name: variable
@@ -57,7 +64,9 @@ def _prefix(path: pathlib.Path) -> str:
         found = checkpoints(path)
         if not found:
             raise ArgumentError(
-                'init_from', path, 'no checkpoint in this directory, looked for model-*.index'
+                'init_from',
+                path,
+                'no checkpoint in this directory, looked for model-<iteration>.index',
             )
         return found[max(found)]
     if not pathlib.Path(f'{path}.index').is_file():

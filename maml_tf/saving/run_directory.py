@@ -1,16 +1,16 @@
 """The run directory <logdir>/<name of the run>: checkpoints, flags, metrics and the clock."""
 
-import csv
-import io
+import contextlib
 import json
 import os
 import pathlib
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from maml_tf.saving import lock, records
 from maml_tf.saving.checkpoints import Checkpoints
 from maml_tf.serialisation.files import write_atomically
 
@@ -48,10 +48,9 @@ class RunDirectory(Checkpoints):
         write_atomically(self.path / 'flags.txt', text)
 
     def flags(self) -> dict[str, str]:
-        """Returns {name: text} of flags.txt, {} where there is none."""
-        path = self.path / 'flags.txt'
-        lines = path.read_text('utf-8').splitlines() if path.exists() else []
-        return dict(line.removeprefix('--').split('=', 1) for line in lines)
+        """Returns {name: text} of flags.txt, {} where there is none. Raises UserError where it
+        holds something else."""
+        return records.flags(self.path / 'flags.txt')
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds {column: value} to metrics.csv, whose columns are those of all its rows.
@@ -59,23 +58,22 @@ class RunDirectory(Checkpoints):
         A phase may log what an earlier one did not: these columns are empty in the rows before.
         """
         path = self.path / 'metrics.csv'
-        columns = self._columns()
+        columns = records.columns_of_metrics(path)
         new = [name for name in row if name not in columns]
         if new:
             rows = [*self.metrics(), row]
-            write_atomically(path, _csv_lines(rows, [*columns, *new], header=True))
+            text = records.metrics_lines(rows, [*columns, *new], header=True)
+            write_atomically(path, text)
             return
         with open(path, 'a', encoding='utf-8') as file:
-            file.write(_csv_lines([row], columns, header=False))
+            file.write(records.metrics_lines([row], columns, header=False))
 
     def metrics(self, up_to: int | None = None) -> list[dict[str, str]]:
-        """Returns the rows of metrics.csv, as {column: text}; `up_to`: those up to an iteration."""
-        path = self.path / 'metrics.csv'
-        if not path.exists():
-            return []
-        # A run that was killed may leave half a row: only lines with an end count.
-        *whole, _ = path.read_text('utf-8').split('\n')
-        rows = list(csv.DictReader(whole))
+        """Returns the rows of metrics.csv, as {column: text}; `up_to`: those up to an iteration.
+
+        Raises: UserError where it holds something else.
+        """
+        _, rows = records.metrics(self.path / 'metrics.csv')
         return [row for row in rows if up_to is None or int(row['iteration']) <= up_to]
 
     def is_empty(self, iteration: int, column: str) -> bool:
@@ -85,24 +83,30 @@ class RunDirectory(Checkpoints):
 
     def forget_metrics_after(self, iteration: int) -> None:
         """Removes rows that a resumed run will write again."""
-        rows = self.metrics(iteration)
-        if rows:
-            content = _csv_lines(rows, self._columns(), header=True)
-            write_atomically(self.path / 'metrics.csv', content)
-        else:
-            (self.path / 'metrics.csv').unlink(missing_ok=True)
-
-    def _columns(self) -> list[str]:
         path = self.path / 'metrics.csv'
-        if not path.exists():
-            return []
-        with open(path, encoding='utf-8') as file:
-            return next(csv.reader(file), [])
+        columns, _ = records.metrics(path)
+        if rows := self.metrics(iteration):
+            write_atomically(path, records.metrics_lines(rows, columns, header=True))
+        else:
+            path.unlink(missing_ok=True)
 
     def seconds(self) -> float:
-        """Returns the seconds of training behind the last checkpoint, over all sessions."""
+        """Returns the seconds of training behind the last checkpoint, over all sessions. Raises
+        UserError where clock.json is damaged."""
         path = self.path / 'clock.json'
-        return json.loads(path.read_text('utf-8'))['training_seconds'] if path.exists() else 0.0
+        return records.clock(path)['training_seconds'] if path.exists() else 0.0
+
+    def check(self) -> None:
+        """Raises UserError where a file that is read later, in training or after it, is damaged."""
+        self.flags()
+        self.metrics()
+        self.seconds()
+        self.best_score(0)
+        self.among_best()
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a context in which no other process trains here, see lock.py."""
+        return lock.held(self.path)
 
     def write_seconds(self, seconds: float) -> None:
         """Writes the seconds of training so far, and on what kind of machine."""
@@ -111,15 +115,6 @@ class RunDirectory(Checkpoints):
         machine = ', '.join([cores, *(kind for kind in kinds if kind != 'CPU')])
         content = json.dumps({'training_seconds': round(seconds, 1), 'machine': machine})
         write_atomically(self.path / 'clock.json', content + '\n')
-
-
-def _csv_lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], header: bool) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator='\n')
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def define_flags(flags) -> None:

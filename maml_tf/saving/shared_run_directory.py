@@ -1,7 +1,8 @@
 """One run directory for several workers: the chief reads and writes it, and tells the others."""
 
+import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from maml_tf.saving.run_directory import RunDirectory
@@ -49,6 +50,13 @@ class SharedRunDirectory:
         # What is left takes and returns Python's own types.
         method = getattr(self._directory, name)
         return lambda *arguments: self._workers.from_chief(lambda: method(*arguments))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the directory for this run alone, see RunDirectory.held; the chief has the lock."""
+        with contextlib.ExitStack() as stack:
+            self._workers.from_chief(lambda: stack.enter_context(self._directory.held()))
+            yield
 
     def _shared(self, restore: Callable[[], int]) -> int:
         iteration = self._workers.from_chief(restore)

@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from maml_tf.errors import ArgumentError
+from maml_tf.errors import ArgumentError, UserError
+from maml_tf.serialisation.tensorflow_errors import is_of_files, reason
 
 DESCRIPTION = 'maml_tf.json'
 
@@ -45,6 +46,7 @@ def new_saved_model(
       description: {name: JSON value}, the content of maml_tf.json.
     Raises:
       ArgumentError: `path` exists.
+      UserError: the files cannot be written.
     """
     path = pathlib.Path(path)
     check_new(path)
@@ -55,6 +57,11 @@ def new_saved_model(
         content = json.dumps(description, indent=1) + '\n'
         (scratch / DESCRIPTION).write_text(content, encoding='utf-8')
         os.replace(scratch, path)
+    except Exception as error:
+        if is_of_files(error):
+            message = f'{path}: the SavedModel could not be written ({reason(error)})'
+            raise UserError(message) from error
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -64,8 +71,26 @@ def check_new(path: pathlib.Path | str, argument: str = 'path') -> None:
 
     argument: which one the path was given as, for the message.
     """
-    if pathlib.Path(path).exists():
+    if os.path.lexists(path):
         raise ArgumentError(argument, path, 'exists already; name a new directory')
-    above = next(one for one in pathlib.Path(path).absolute().parents if one.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise ArgumentError(argument, path, f'{above} is no directory that may be written to')
+    check_writable(path, argument)
+
+
+def check_writable(path: pathlib.Path | str, argument: str = 'path') -> None:
+    """Raises ArgumentError where nothing can be written to `path`.
+
+    It is tried, since permissions do not tell all; nothing is left of the trial.
+    """
+    whole = pathlib.Path(path).absolute()
+    made = [parent for parent in whole.parents if not os.path.lexists(parent)]
+    trial = whole.with_name(f'.{whole.name}.testing')  # as long as the name of a scratch directory
+    try:
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        trial.mkdir(exist_ok=True)
+    except OSError as error:
+        reason = f'nothing can be written there ({error.strerror}: {error.filename})'
+        raise ArgumentError(argument, path, reason) from None
+    finally:
+        for directory in (trial, *made):
+            with contextlib.suppress(OSError):  # What is in use by now stays.
+                directory.rmdir()

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from maml_tf.datasets.raw.images import SIDE, RawSplit
+from maml_tf.datasets.raw.prepared import whole
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal import progress
 
@@ -90,7 +91,9 @@ def prepared_builder(
       ArgumentError: neither the prepared set nor the raw files are there.
       UserError: a raw file is bad, or a prepared set is incomplete.
     """
-    builder = builder_class(data_dir=data_dir)
+    directory = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    made = whole(directory / builder_class.name, builder_class.TITLE, builder_class)
+    builder = made(data_dir=data_dir)
     if _is_prepared(builder):
         return builder
     _prepare(builder, manual_dir)

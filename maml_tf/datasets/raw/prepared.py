@@ -1,14 +1,19 @@
 """Sets that TensorFlow Datasets knows and downloads by itself."""
 
+import functools
 import importlib.util
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.serialisation.tensorflow_errors import reason
 from maml_tf.terminal.text import described
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
+
+Result = TypeVar('Result')
 
 
 def prepared(
@@ -27,11 +32,14 @@ def prepared(
         bring along.
     Raises:
       ArgumentError: `data_dir` holds no prepared set.
-      UserError: it cannot be downloaded, or the package that preparing needs is missing.
+      UserError: it cannot be downloaded, what is prepared is damaged, or the package that
+        preparing needs is missing.
     """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name, data_dir=data_dir)
+    directory = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / name
+    # A version's description is read here where there is one.
+    builder = whole(directory, title, tfds.builder)(name, data_dir=data_dir)
     if builder.is_prepared():
         return builder
     lacking = needs is not None and importlib.util.find_spec(needs[0]) is None
@@ -58,3 +66,33 @@ def prepared(
             'or name a data_dir that holds it prepared'
         ) from error
     return builder
+
+
+def whole(
+    directory: str | pathlib.Path, title: str, read: Callable[..., Result]
+) -> Callable[..., Result]:
+    """Returns the function `read` of prepared files, which says where they are not whole.
+
+    Whatever it raises, if it is no UserError, becomes a UserError that names the directory.
+    """
+
+    @functools.wraps(read)
+    def reading(*args, **kwargs):
+        try:
+            return read(*args, **kwargs)
+        except UserError:
+            raise
+        except Exception as error:  # TensorFlow's, TFDS's and those of a broken description
+            why = f'{type(error).__name__}: {reason(error)}'[:200]
+            raise UserError(
+                f'{directory}: the prepared {title} is damaged ({why}); remove this directory and '
+                'prepare it anew'
+            ) from error
+
+    return reading
+
+
+def check_count(found: int, expected: int) -> None:
+    """Raises ValueError where prepared files hold fewer examples than their description says."""
+    if found != expected:
+        raise ValueError(f'{found} of {expected} examples are there')

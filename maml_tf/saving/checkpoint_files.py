@@ -1,0 +1,75 @@
+"""The files of checkpoints in a directory: which there are, and whether they are whole."""
+
+import pathlib
+import re
+from collections.abc import Collection, Iterator
+
+import tensorflow as tf
+
+from maml_tf.serialisation.tensorflow_errors import reason
+
+# The index first: without it the rest is no checkpoint.
+ENDINGS = ('index', 'data-00000-of-00001')
+DAMAGED = 'damaged-'  # stands before the names of files that are kept, and read no more
+
+
+def checkpoints(directory: pathlib.Path | str) -> dict[int, str]:
+    """Returns {iteration: checkpoint prefix} of a run directory, ascending.
+
+    Files of other names, such as model-final.index, are none of a run's.
+    """
+    # The index is written last: where it is, the run had written all of the checkpoint.
+    found = {iteration: str(path.with_suffix('')) for iteration, path in _of(directory, 'index')}
+    return dict(sorted(found.items()))
+
+
+def damage(prefix: pathlib.Path | str) -> str | None:
+    """Says why a checkpoint cannot be read as a whole; None: it can.
+
+    All of it is read, and compared with its checksums.
+    """
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except Exception as error:  # TensorFlow's reader raises many types on damaged files.
+        return reason(error)
+    return None
+
+
+def whole(directory: pathlib.Path | str) -> list[int]:
+    """Returns the iterations of the checkpoints that can be read, ascending."""
+    return [number for number, prefix in checkpoints(directory).items() if damage(prefix) is None]
+
+
+def in_words(iterations: Collection[int]) -> str:
+    """Returns 'iterations 10, 20 are whole', for the end of a message."""
+    if not iterations:
+        return 'no other is whole'
+    several = len(iterations) > 1
+    numbers = ', '.join(map(str, iterations))
+    return f'iteration{"s" * several} {numbers} {"are" if several else "is"} whole'
+
+
+def set_aside(directory: pathlib.Path | str, iteration: int) -> pathlib.Path:
+    """Renames a damaged checkpoint to damaged-model-<iteration>; returns its new prefix."""
+    directory = pathlib.Path(directory)
+    for ending in ENDINGS:
+        path = directory / f'model-{iteration}.{ending}'
+        if path.exists():
+            path.rename(path.with_name(f'{DAMAGED}{path.name}'))
+    return directory / f'{DAMAGED}model-{iteration}'
+
+
+def remove_all_but(directory: pathlib.Path, kept: Collection[int]) -> None:
+    """Removes the other checkpoints, and data whose index a killed run had removed already."""
+    for ending in ENDINGS:
+        for iteration, path in list(_of(directory, ending)):
+            if iteration not in kept:
+                path.unlink()
+
+
+def _of(directory: pathlib.Path | str, ending: str) -> Iterator[tuple[int, pathlib.Path]]:
+    for path in pathlib.Path(directory).glob(f'model-*.{ending}'):
+        if name := re.fullmatch(rf'model-(0|[1-9][0-9]*)\.{ending}', path.name):
+            yield int(name[1]), path
