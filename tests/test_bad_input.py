@@ -85,6 +85,19 @@ def test_flags_that_cannot_be_read(argument, words):
         (['--train_update_lr=-2'], ['--train_update_lr=-2', 'at least 0']),
         (['--train_update_batch_size=0'], ['--train_update_batch_size=0', 'at least 1']),
         (['--train_update_batch_size=-5'], ['--train_update_batch_size=-5', 'at least 1']),
+        (['--meta_batch_size=5000000000'], ['--meta_batch_size=5000000000', 'at most 2147483647']),
+        # Where nothing can be written, whoever asks.
+        (['--export_dir=/proc/here'], ['--export_dir=/proc/here', 'nothing can be written']),
+        (['--write_tasks=/proc/here/tasks'], ['--write_tasks=/proc/here/tasks', 'nothing can be']),
+        (['--export_dir=/dev/null/x'], ['--export_dir=/dev/null/x', 'nothing can be written']),
+        ([f'--export_dir=new/{"x" * 250}'], ['--export_dir=new/x', 'nothing can be written']),
+        (['--write_tasks=.'], ['--write_tasks=.', 'a directory']),
+        # In each other's way.
+        (['--export_dir=logs'], ['--export_dir=logs', '--logdir writes']),
+        (
+            ['--export_dir=new', '--export_embedding_dir=new'],
+            ['--export_embedding_dir=new', '--export_dir'],
+        ),
         # What means nothing to the sinusoid.
         (['--num_classes=7'], ['--num_classes=7', '--datasource=sinusoid', 'omniglot']),
         (['--train_num_classes=3'], ['--train_num_classes=3', '--datasource=sinusoid']),

@@ -46,6 +46,7 @@ FLAG_OF = {
     'shrink': 'rl_shrink',
     'rates': 'meta_sgd_rate_from, --meta_sgd_rate_to',
 }
+LARGEST = 2**31 - 1  # whole number; products of two of them are counted in 64 bits
 PATHS = (
     *('data_dir', 'manual_dir', 'split_file', 'logdir', 'init_from'),
     *('export_dir', 'export_embedding_dir', 'write_tasks', 'tasks_file'),
@@ -145,20 +146,23 @@ def flagfile_of(arguments: list[str]) -> str | None:
 
 def check(flags) -> None:
     """Raises UserError for a flag that is misspelt, unusable, or means nothing here."""
-    _check_values(flags)
+    check_values(flags)
     data.check_flags(flags, SOURCES)
     networks.check_flags(flags, algorithms.registry()[flags.algorithm].own_encoder)
     outer_optimizers.check_flags(flags)
     _check_heeded(flags)
 
 
-def _check_values(flags) -> None:
+def check_values(flags) -> None:
+    """Raises UserError for a flag whose value nothing could be made of."""
     # absl's own would swallow a mistyped --logdir in silence.
     if 'log_dir' in flags and flags['log_dir'].present:
         raise UserError(f'--log_dir={flags.log_dir}: the run directory is named by --logdir')
     for name, value in as_dict(flags).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f'--{name}={value}: a finite number')
+        if type(value) is int and value > LARGEST and name != 'seed':  # It has its own bound.
+            raise UserError(f'--{name}={value}: at most {LARGEST}')
         if name in PATHS and value == '':
             raise UserError(f'--{name}=: an empty path; name one, or leave the flag out')
     for name, least in (('train_update_batch_size', 1), ('train_update_lr', 0)):

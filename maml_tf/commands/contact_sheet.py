@@ -111,6 +111,7 @@ def _main(argv: list[str]) -> None:
     values = flags.FLAGS
     if pathlib.Path(values.output).suffix not in ENDINGS:
         raise UserError(f'--output={values.output}: a name that ends in {", ".join(ENDINGS)}')
+    command_line.check_values(values)
     check_flags(values, SOURCES)
     source = SOURCES[values.datasource]
     if not source.classification:

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import os
 import pathlib
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -48,6 +49,7 @@ def read_image(path: pathlib.Path, side: int, channels: int = 3) -> np.ndarray:
     Raises: UserError where the file cannot be read as a whole image.
     """
     try:
+        check_is_file(path)
         with Image.open(path) as image:
             # A JPEG is decoded at a half, a quarter or an eighth, and its true size may then end
             # within a pixel.
@@ -64,6 +66,12 @@ def read_image(path: pathlib.Path, side: int, channels: int = 3) -> np.ndarray:
     if turn is not None:
         square = square.transpose(turn)
     return np.asarray(square).reshape(side, side, channels)
+
+
+def check_is_file(path: pathlib.Path) -> None:
+    """Raises OSError for what is no file of bytes: opening a FIFO would wait for a writer."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError('not a regular file')
 
 
 def orientation(image: Image.Image) -> int:

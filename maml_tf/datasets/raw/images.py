@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
+from maml_tf.datasets.raw.image_files import check_is_file
 from maml_tf.datasets.raw.listing import SPLITS, list_folder, name_in
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal.text import described
@@ -128,6 +129,8 @@ def read_resized(file: str | pathlib.Path | BinaryIO, name: str | None = None) -
     Raises: UserError that names a corrupt or truncated file.
     """
     try:
+        if isinstance(file, str | pathlib.Path):
+            check_is_file(pathlib.Path(file))
         with Image.open(file) as image:
             image = image.convert('RGB')
     except Exception as error:  # Pillow's plug-ins raise many types on damaged files.
