@@ -178,7 +178,7 @@ BAD = {
     'a layout without test': (
         'cache',
         lambda at: (at / 'mini-imagenet-cache-test.pkl').unlink(),
-        'data/README.md',
+        'manual_dir={folder}: no miniImageNet, looked for',
     ),
     'row without file': (
         'csv',
@@ -364,3 +364,25 @@ def test_the_command_line_prints_one_line(copy, tmp_path):
         and 'Traceback' not in printed.stderr
     )
     assert not (tmp_path / 'logs').exists()
+
+
+def test_all_missing_classes_of_all_splits_are_named(copy, tmp_path):
+    folder = copy('folders')
+    lost = {split: CLASSES[split][:2] for split in ('train', 'val', 'test')}
+    for split, names in lost.items():
+        for name in names:
+            shutil.rmtree(folder / split / name)
+    with pytest.raises(UserError) as raised:
+        miniimagenet(str(tmp_path / 'tfds'), str(folder))
+    message = str(raised.value)
+    assert len(message.splitlines()) == 1
+    for split, names in lost.items():
+        assert f'{folder}/{split}: no image of class {", ".join(names)}; 2 of the ' in message
+    assert f'--datasource=directory --data_dir={folder} takes this layout' in message
+
+
+def test_what_a_layout_lacks_is_named(copy, tmp_path):
+    folder = copy('cache')
+    (folder / 'mini-imagenet-cache-test.pkl').unlink()
+    with pytest.raises(UserError, match='it lacks mini-imagenet-cache-test.pkl'):
+        miniimagenet(str(tmp_path / 'tfds'), str(folder))

@@ -14,7 +14,7 @@ from PIL import Image
 from maml_tf.datasets.raw.image_files import check_is_file
 from maml_tf.datasets.raw.listing import SPLITS, list_folder, name_in
 from maml_tf.errors import ArgumentError, UserError
-from maml_tf.terminal.text import described
+from maml_tf.terminal.text import described, listed
 
 SIDE = 84
 
@@ -49,6 +49,10 @@ class RawSplit(NamedTuple):
 Layout = tuple[Sequence[str], Callable[..., RawSplit]]
 
 
+class MissingClasses(UserError):
+    """Says which classes of a split have no image."""
+
+
 def find(
     manual_dir: str | pathlib.Path, layouts: Iterable[Layout], title: str, looked_for: str
 ) -> dict[str, Callable[[], RawSplit]]:
@@ -61,6 +65,7 @@ def find(
       title, looked_for: the set and its layouts in words.
     Raises: ArgumentError where there is none of them.
     """
+    partly = []
     for patterns, read in layouts:
         paths = {
             split: [pathlib.Path(manual_dir, pattern.format(split)) for pattern in patterns]
@@ -68,11 +73,14 @@ def find(
         }
         if all(path.exists() for files in paths.values() for path in files):
             return {split: functools.partial(read, split, *files) for split, files in paths.items()}
+        lost = [path.name for files in paths.values() for path in files if not path.exists()]
+        if len(lost) < sum(map(len, paths.values())):
+            partly.append(f'; of {", ".join(patterns).format("…")} it lacks {", ".join(lost)}')
     raise ArgumentError(
         'manual_dir',
         manual_dir,
-        f'no {title}, looked for {looked_for}. It cannot be downloaded by itself: data/README.md '
-        'says how to obtain it',
+        f'no {title}, looked for {looked_for}{"".join(partly)}. It cannot be downloaded by '
+        'itself: data/README.md says how to obtain it',
     )
 
 
@@ -86,7 +94,9 @@ def check_classes(
 
     Args:
       path, whose: what the message names: the file, and the classes in words.
-    Raises: UserError where they are not.
+    Raises:
+      MissingClasses: classes have no image.
+      UserError: there are others, or an image is there twice.
     """
     counts = dict.fromkeys(class_names, 0)
     names = set()
@@ -101,9 +111,9 @@ def check_classes(
         counts[image.label] += 1
         names.add(image.name)
     if missing := [label for label, count in counts.items() if not count]:
-        raise UserError(
-            f'{path}: no image of class {missing[0]}; {len(missing)} of the {len(counts)} {whose} '
-            'are missing'
+        raise MissingClasses(
+            f'{path}: no image of class {listed(missing, 100)}; {len(missing)} of the '
+            f'{len(counts)} {whose} are missing'
         )
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from maml_tf.datasets.raw.images import SIDE, RawSplit
+from maml_tf.datasets.raw.images import SIDE, MissingClasses, RawSplit
+from maml_tf.datasets.raw.listing import SPLITS
 from maml_tf.datasets.raw.prepared import whole
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal import progress
@@ -55,7 +56,21 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
     def _raw_splits(self, manual_dir):
         # Everything that can be seen without reading an image is checked for all splits before the
         # first is read.
-        return {split: read() for split, read in self.find(manual_dir).items()}
+        splits, missing = {}, []
+        for split, read in self.find(manual_dir).items():
+            try:
+                splits[split] = read()
+            except MissingClasses as error:
+                missing.append(str(error))
+        if missing:
+            hint = ''
+            if all(pathlib.Path(manual_dir, split).is_dir() for split in SPLITS):
+                hint = (
+                    f'. To train on the classes that are there: --datasource=directory '
+                    f'--data_dir={manual_dir} takes this layout'
+                )
+            raise UserError('; '.join(missing) + hint)
+        return splits
 
     def _split_generators(self, dl_manager):
         generators = {}
