@@ -135,6 +135,27 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
     assert all(np.isfinite(v).all() for v in learner.variables)
 
 
+def test_the_bar_says_when_it_compiles(tmp_path, monkeypatch):
+    """During the first call of each phase, and of no other."""
+    learner, optimizer, _ = learner_and_run()
+    directory = RunDirectory(tmp_path, {'learner': learner.named_variables()})
+    bars, said, make = [], [], train.progress.bar
+    monkeypatch.setattr(
+        train.progress, 'bar', lambda *args, **kwargs: bars.append(make(*args, **kwargs)) or bars[0]
+    )
+
+    def run(first, count):
+        said.append(bars[0].desc)
+        return {'post_loss': 0.5}
+
+    phases = [
+        Phase(name, 20, learner.meta_gradients, optimizer, SPEC) for name in ('first', 'second')
+    ]
+    schedule = train.Schedule(iterations_per_call=10, print_every=10, save_every=40)
+    train.train(phases, lambda *_: run, schedule, 0, directory, SQUARED_ERROR)
+    assert said == ['compiling: ', '', 'compiling: ', '']
+
+
 def test_evaluation_scores_each_task_by_itself():
     learner, _, _ = learner_and_run()
     draw = Sinusoid().tasks('test', SPEC, evaluate.TASK_SEED)

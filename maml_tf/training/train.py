@@ -97,7 +97,8 @@ def train(
                 phase, mean, pace = now, Mean(), Pace()
             count = schedule.count(first, course.ends, pace.seconds)
             called = time.monotonic()
-            # The first call compiles, for minutes maybe; all that was before it is saved.
+            if fresh:  # Its first call compiles, for minutes maybe; all that was before is saved.
+                bar.set_description('compiling')
             with ended_at_once(signal.SIGTERM) if fresh else contextlib.nullcontext():
                 if fresh:
                     run = make_run(phase, phase_start)
@@ -105,6 +106,7 @@ def train(
             asked, seconds = workers.most(interrupts.asked, time.monotonic() - called)
             pace.add(seconds, count, schedule.seconds_per_call)
             end = first + count
+            bar.set_description_str(None, refresh=False)
             if not all(map(math.isfinite, log.values())):
                 raise UserError(
                     f'the loss became {log} between iterations {first} and {end}: stopped, '
