@@ -12,7 +12,7 @@ from command import ROOT
 from PIL import Image
 from test_directory import NAMES, pixels, save, truncate, write_classes
 
-from maml_tf.commands.folders import advice, inspect_folder, report
+from maml_tf.commands.folders import advice, inspect_folder, report, timing
 from maml_tf.datasets.directory import directory
 from maml_tf.datasets.raw.folder_split import split_by_name
 
@@ -20,7 +20,7 @@ from maml_tf.datasets.raw.folder_split import split_by_name
 def inspect(folder, capsys, expect=0):
     """{label: [texts of the rows]} of what is printed; what follows the rows is under ''."""
     with pytest.raises(SystemExit) as ended:
-        inspect_folder.main([str(folder)])
+        inspect_folder.main([str(folder), '--no_timing'])
     assert ended.value.code == expect
     printed, rows, label = capsys.readouterr(), {}, None
     assert not printed.err
@@ -58,8 +58,9 @@ def test_a_good_folder(folder, capsys):
     assert 'few' in rows['note'][0] and 'maml_tf.adapt' in rows['note'][0]
     assert rows[''] == [
         'To train, 5-way 1-shot:',
-        '    run_maml.py --datasource=directory '
-        f"--data_dir='{folder}' --num_classes=5 --update_batch_size=1 --train_query=15",
+        f"    run_maml.py --datasource=directory --data_dir='{folder}' --algorithm=prototypical "
+        '--num_classes=5 --update_batch_size=1 --train_query=15 --meta_batch_size=1 '
+        '--metatrain_iterations=2000',
     ]
     assert not {'unreadable', 'duplicates', 'left out', 'tasks'} & set(rows)
     # What it proposes can be had.
@@ -122,7 +123,7 @@ def test_a_small_class_does_not_make_all_tasks_small(tmp_path, capsys):
     assert rows['left out'] == [
         f'1 class with fewer images than a task takes of each: {small} (5 of 6)'
     ]
-    assert rows[''][1].endswith('--train_query=5') and 'note' not in rows
+    assert '--train_query=5 ' in rows[''][1] and 'note' not in rows
 
 
 def test_many_unreadable_files_are_counted(folder, capsys):
@@ -138,7 +139,7 @@ def test_the_way_that_the_classes_allow(tmp_path, capsys, classes, way):
     write_classes(tmp_path, [f'{number}' for number in range(classes)], count=3)
     rows = inspect(tmp_path, capsys)
     assert f'--num_classes={way} ' in rows[''][1] and ('tasks' in rows) == (way < 5)
-    assert rows[''][1].endswith('--train_query=2')
+    assert '--train_query=2 ' in rows[''][1]
     directory(tmp_path, 84, way=way, least={'train': 3, 'val': 2, 'test': 2})
 
 
@@ -195,7 +196,7 @@ def test_help_starts_without_tensorflow(command):
 
 
 def test_the_command_starts_without_tensorflow(folder):
-    printed = run('-X', 'importtime', '-m', 'maml_tf.inspect_folder', str(folder))
+    printed = run('-X', 'importtime', '-m', 'maml_tf.inspect_folder', '--no_timing', str(folder))
     assert printed.returncode == 0 and 'To train' in printed.stdout
     assert 'PIL.Image' in printed.stderr and 'tensorflow' not in printed.stderr
     printed = run('-m', 'maml_tf.inspect_folder', str(folder / NAMES[0]))
@@ -213,7 +214,7 @@ def test_names_in_any_bytes(tmp_path):
         tmp_path / 'set' / b'caf\xe9'.decode('utf-8', 'surrogateescape')
     )
     printed = subprocess.run(
-        [sys.executable, '-m', 'maml_tf.inspect_folder', str(tmp_path / 'set')],
+        [sys.executable, '-m', 'maml_tf.inspect_folder', '--no_timing', str(tmp_path / 'set')],
         cwd=ROOT,
         text=True,
         capture_output=True,
@@ -221,3 +222,67 @@ def test_names_in_any_bytes(tmp_path):
     )
     assert printed.returncode == 0, printed.stderr
     assert 'caf\\udce9' in printed.stdout and '\\u732b' in printed.stdout
+
+
+@pytest.mark.parametrize(
+    'seconds, iterations, words',
+    [
+        (0.3, 2000, ', about 10 minutes here (0.3 seconds an iteration):'),
+        (7.0, 500, ', about 59 minutes here (7 seconds an iteration); 2,000 iterations would be b'),
+        (100.0, 100, 'and take 55.6 hours:'),
+    ],
+)
+def test_it_proposes_what_is_affordable(folder, capsys, seconds, iterations, words):
+    asked = []
+
+    def measure(arguments):
+        asked.append(arguments)
+        return seconds
+
+    assert inspect_folder.inspect(folder, measure)
+    *_, heading, command = filter(None, capsys.readouterr().out.splitlines())
+    assert heading.startswith('To train, 5-way 1-shot') and words in heading
+    assert command.endswith(f' --metatrain_iterations={iterations}')
+    # What is timed is what is proposed.
+    (timed,) = asked
+    assert set(timed) <= set(command.split()) and '--algorithm=prototypical' in timed
+
+
+@pytest.mark.slow
+def test_steps_are_timed_by_the_clock_after_one_that_compiles():
+    times = iter([100.0, 101.5])
+    arguments = ['--datasource=directory', '--algorithm=prototypical', '--num_classes=2']
+    arguments += ['--update_batch_size=1', '--train_query=1', '--meta_batch_size=1']
+    arguments += ['--image_size=16', '--num_filters=2']
+    seconds = timing.seconds_per_iteration(arguments, lambda: next(times))
+    assert seconds == 1.5 / timing.STEPS
+
+
+def test_inner_folders_that_look_like_the_classes(tmp_path, capsys, monkeypatch):
+    """Apples and pears in a folder of fruit: the commands that are proposed make them classes."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / 'my photos'
+    names = [f'class {letter}' for letter in 'abcdefgh']
+    write_classes(folder / 'Fruit' / 'Apple', names[:4])
+    write_classes(folder / 'Fruit', names[4:6])
+    write_classes(folder / 'Vegetables', names[6:])
+    rows = inspect(folder, capsys, expect=1)
+    assert rows['classes?'] == [f'8 folders inside look like the classes: {", ".join(names)}']
+    heading, links, look, refused = rows['']
+    assert heading == 'To train on these as classes:' and refused.startswith('Cannot be trained on')
+    subprocess.run(['bash', '-c', links], check=True)
+    assert look.split('inspect_folder ')[1] == "'my photos-classes'"
+    assert inspect(tmp_path / 'my photos-classes', capsys)['classes'] == ['8']
+
+
+def test_one_folder_too_many(tmp_path, capsys):
+    write_classes(tmp_path / 'photos' / 'photos', NAMES)
+    rows = inspect(tmp_path / 'photos', capsys, expect=1)
+    assert rows[''][1] == f'    python -m maml_tf.inspect_folder {tmp_path}/photos/photos'
+
+
+def test_parts_of_classes_are_no_classes(tmp_path, capsys):
+    for name in NAMES:
+        write_classes(tmp_path / name, ['2023', '2024'])
+    rows = inspect(tmp_path, capsys)
+    assert 'classes?' not in rows and rows['classes'] == ['12']

@@ -3,7 +3,7 @@
 import math
 import pathlib
 import shlex
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 
 from maml_tf.commands.folders.look import Seen
 from maml_tf.commands.folders.rows import row
@@ -16,20 +16,28 @@ from maml_tf.datasets.raw.folder_split import (
 )
 from maml_tf.datasets.raw.listing import SPLITS, Listing
 from maml_tf.errors import UserError
-from maml_tf.terminal.text import listed, shown
+from maml_tf.terminal.text import counted, listed, shown
 
+METHOD = 'prototypical'  # the cheapest of the good ones: it adapts without gradients
+ITERATIONS = 2000
+FEWEST = 100  # iterations, and multiples of it
+AFFORDABLE = 3600  # seconds
 WAY, SHOT, QUERY = 5, 1, 15  # proposed where there are classes and images enough
 KEPT = 0.75  # of the training classes have images enough for the proposed queries
 
 
 def advice(
-    folder: pathlib.Path, listings: Mapping[str, Listing], seen: Mapping[pathlib.Path, Seen]
+    folder: pathlib.Path,
+    listings: Mapping[str, Listing],
+    seen: Mapping[pathlib.Path, Seen],
+    measure: Callable[[list[str]], float] | None,
 ) -> Iterator[str]:
-    """Yields how the classes are split and the command that trains on them.
+    """Yields how the classes are split, the command that trains on them and how long it takes.
 
     Args:
       listings: what listing.list_splits found in the folder.
       seen: every image of every class.
+      measure: arguments of run_maml.py -> seconds of an iteration here; None: they are not told.
     Raises: UserError where they are too few.
     """
     quoted = shown(shlex.quote(str(folder)))
@@ -66,12 +74,43 @@ def advice(
             f'{ADAPT} adapts a learner that was trained on others',
         )
     yield ''
-    yield f'To train, {way}-way {SHOT}-shot:'
+    arguments = [
+        *(f'--algorithm={METHOD}', f'--num_classes={way}', f'--update_batch_size={SHOT}'),
+        *(f'--train_query={query}', '--meta_batch_size=1'),
+    ]
+    if measure:
+        yield 'Timing a few training steps, which have to be compiled first'
+        yield ''
+    seconds = measure(['--datasource=directory', *arguments]) if measure else None
+    iterations = _affordable(seconds)
+    yield f'To train, {way}-way {SHOT}-shot{_minutes(seconds, iterations)}:'
     yield ''
     yield (
-        f'    run_maml.py --datasource=directory --data_dir={quoted} --num_classes={way} '
-        f'--update_batch_size={SHOT} --train_query={query}'
+        f'    run_maml.py --datasource=directory --data_dir={quoted} {" ".join(arguments)} '
+        f'--metatrain_iterations={iterations}'
     )
+
+
+def _affordable(seconds: float | None) -> int:
+    """Returns as many iterations as an hour has, at most ITERATIONS."""
+    if not seconds:
+        return ITERATIONS
+    in_time = int(AFFORDABLE / seconds) // FEWEST * FEWEST
+    return min(ITERATIONS, max(FEWEST, in_time))
+
+
+def _minutes(seconds: float | None, iterations: int) -> str:
+    if seconds is None:
+        return ''
+    minutes = math.ceil(seconds * iterations / 60)
+    text = f', about {counted(minutes, "minute")} here ({seconds:.2g} seconds an iteration)'
+    if iterations < ITERATIONS:
+        text += f'; {ITERATIONS:,} iterations would be better, and take {_hours(seconds)}'
+    return text
+
+
+def _hours(seconds: float) -> str:
+    return f'{seconds * ITERATIONS / 3600:.1f} hours'
 
 
 def train_query(classes: Mapping[str, Sized], way: int) -> int:

@@ -3,18 +3,20 @@
     python -m maml_tf.inspect_folder photos
 
 Exits with 0 if a few-shot learner can be trained on the folder, else with 1 and the reason. Reads
-every image once and writes nothing.
+every image once and writes nothing. Last it times a few training steps of what it proposes, which
+starts TensorFlow.
 """
 
 import argparse
 import itertools
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from maml_tf.commands.folders.advice import advice
 from maml_tf.commands.folders.look import look
 from maml_tf.commands.folders.report import report
+from maml_tf.commands.folders.timing import seconds_per_iteration
 from maml_tf.datasets.raw.listing import list_splits
 from maml_tf.errors import ArgumentError, UserError
 
@@ -22,8 +24,13 @@ from maml_tf.errors import ArgumentError, UserError
 FLAGS = {'way': 'num_classes'}
 
 
-def inspect(folder: pathlib.Path) -> bool:
-    """Prints the report on a folder; returns whether a learner can be trained on it."""
+def inspect(
+    folder: pathlib.Path, measure: Callable[[list[str]], float] | None = seconds_per_iteration
+) -> bool:
+    """Prints the report on a folder; returns whether a learner can be trained on it.
+
+    measure: see advice.
+    """
     try:
         listings = list_splits(folder)
         classes = itertools.chain(*(listing.classes.values() for listing in listings.values()))
@@ -32,7 +39,7 @@ def inspect(folder: pathlib.Path) -> bool:
         for line in report(folder, listings, seen):
             print(line)
         print()
-        for line in advice(folder, listings, seen):
+        for line in advice(folder, listings, seen, measure):
             print(line)
     except ArgumentError as error:
         print(f'Cannot be trained on: {error.of_flag(FLAGS)}')
@@ -55,9 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=pathlib.Path,
         help='holds a folder of images for each class; or train, val and test, and these hold them',
     )
-    folder = parser.parse_args(arguments).folder.expanduser()
+    parser.add_argument(
+        '--no_timing',
+        action='store_true',
+        help='do not say how long training takes here; starts no TensorFlow',
+    )
+    options = parser.parse_args(arguments)
+    folder = options.folder.expanduser()
     sys.stdout.reconfigure(errors='backslashreplace')  # Names of files can be in any script.
-    sys.exit(0 if inspect(folder) else 1)
+    sys.exit(0 if inspect(folder, None if options.no_timing else seconds_per_iteration) else 1)
 
 
 if __name__ == '__main__':

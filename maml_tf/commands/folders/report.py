@@ -8,8 +8,9 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from maml_tf.commands.folders.look import SIDE, Seen
-from maml_tf.commands.folders.rows import frequent, row, several
-from maml_tf.datasets.raw.listing import Listing, is_hidden, left_out, name_in
+from maml_tf.commands.folders.nested import proposal
+from maml_tf.commands.folders.rows import by_ending, frequent, row, several
+from maml_tf.datasets.raw.listing import Listing, left_out, name_in
 from maml_tf.terminal.text import counted, listed
 
 BINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, math.inf)
@@ -22,7 +23,6 @@ MODES = {
     'P': 'palette',
     'RGBA': 'RGB with transparency',
 }
-CONVERTIBLE = {'.heic', '.heif', '.tif', '.tiff', '.avif', '.svg', '.dng', '.cr2', '.nef', '.arw'}
 
 Listings = Mapping[str, Listing]
 AllSeen = Mapping[pathlib.Path, Seen]
@@ -51,6 +51,7 @@ def report(folder: pathlib.Path, listings: Listings, seen: AllSeen) -> Iterator[
     ]:
         inside = f'{counted(len(nested), "image")} in folders inside class folders'
         yield row('nested', f'{inside}, which count for the class, such as {nested[0]}')
+    yield from proposal(folder, listings)
     for line in (*left_out(folder, listings), *_skipped(listings)):
         yield row('left out', line)
     bad = [image.error for image in seen.values() if image.error]
@@ -106,17 +107,8 @@ def _made_of(good: Sequence[Seen]) -> Iterator[str]:
 
 def _skipped(listings: Listings) -> Iterator[str]:
     """Yields what is neither an image nor a class, by ending."""
-    endings = collections.Counter(
-        'hidden' if is_hidden(path) else path.suffix.lower() or 'without ending'
-        for listing in listings.values()
-        for path in listing.skipped
-    )
-    if endings:
-        hint = ''
-        if CONVERTIBLE & set(endings):
-            hint = ' (.heic, .tif and the like can be converted to JPEG or PNG)'
-        others = counted(endings.total(), 'other file')
-        yield f'{others}: {frequent(endings.elements(), 8)}{hint}'
+    if skipped := [path for listing in listings.values() for path in listing.skipped]:
+        yield by_ending(skipped)
 
 
 def _duplicates(listings: Listings, seen: AllSeen) -> Iterator[str]:

@@ -1,0 +1,51 @@
+"""How long the training takes that is proposed for a folder, by a few of its steps, here."""
+
+import time
+from collections.abc import Callable
+
+STEPS = 5  # that are timed, after one that compiles
+Clock = Callable[[], float]
+
+
+def seconds_per_iteration(arguments: list[str], clock: Clock = time.perf_counter) -> float:
+    """Times a training step of a command line on random images, and returns its seconds.
+
+    Starts TensorFlow and compiles the step, which takes longer than the steps. What the images show
+    does not matter to the time.
+
+    Args:
+      arguments: of run_maml.py, with a metric learner as --algorithm.
+      clock: () -> seconds, asked before and after the steps.
+    """
+    from maml_tf.terminal import quiet
+
+    quiet.import_tensorflow()
+    import numpy as np
+
+    from maml_tf import algorithms
+    from maml_tf.commands import command_line
+    from maml_tf.commands.experiment import problem_of
+    from maml_tf.episodes.images import ImageClasses
+    from maml_tf.training.iterate import iterate
+    from maml_tf.training.operations import metatrain_op
+
+    flags = command_line.parsed(*arguments)
+    problem = problem_of(flags)
+    spec = problem.training
+    shape = spec.way, spec.shot + spec.query, *problem.input_shape
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    source = ImageClasses.from_arrays(images, {'train': range(spec.way)})
+    learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
+    op = metatrain_op(learner, learner.outer_optimizer())
+    run = iterate(op, source.tasks('train', spec, 0), flags.meta_batch_size)
+    finished(run(0, 1))
+    start = clock()
+    for number in range(1, 1 + STEPS):
+        finished(run(number, 1))
+    return (clock() - start) / STEPS
+
+
+def finished(log) -> None:
+    """Waits for the numbers of a step."""
+    for value in log.values():
+        float(value)
