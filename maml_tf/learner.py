@@ -150,6 +150,11 @@ class Learner(Configured, KerasSteps, keras.Model):
         return self.inner_steps
 
     @property
+    def takes_steps(self) -> bool:
+        """Returns whether `adapt` takes inner steps at all, so that their number means anything."""
+        return bool(self.inner_steps or self.evaluation_steps)
+
+    @property
     def metric(self) -> Metric:
         """Returns the metric that scores are reported in."""
         return self.objective.metric

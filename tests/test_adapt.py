@@ -2,7 +2,10 @@
 hand."""
 
 import csv
+import dataclasses
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +18,8 @@ from PIL import Image
 from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.commands.folders import adapt, adapted, photos, predictions, trained
+from maml_tf.datasets.raw.image_files import Preparation
+from maml_tf.errors import ArgumentError
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification, MeanClassification, Regression
@@ -160,6 +165,68 @@ def test_a_transductive_model_is_named_as_such(setting, tmp_path, capsys):
     assert '--transductive=False' in capsys.readouterr().out
 
 
+def test_what_cannot_be_read_is_left_out_and_said(setting, tmp_path, capsys):
+    """All of it in one run: damaged photos and images, and endings that nobody reads."""
+    root = tmp_path / 'copy'
+    for folder in ('photos', 'unsorted'):
+        shutil.copytree(setting.root / folder, root / folder)
+    whole = (root / 'unsorted' / 'in.png').read_bytes()
+    for name in (
+        'photos/cat/b.png',
+        f'photos/{LONG}/z.jpg',
+        'unsorted/a.png',
+        'unsorted/cat/z.gif',
+    ):
+        (root / name).write_bytes(whole[:60])
+    for name in ('photos/cat/c.heic', 'unsorted/d.tif', 'unsorted/cat/e.TIF', 'unsorted/.hidden'):
+        (root / name).write_bytes(whole)
+    adapt.main(
+        [
+            *(f'--init_from={setting.root / "model"}', f'--support={root / "photos"}'),
+            *(f'--classify={root / "unsorted"}', f'--output={tmp_path / "found.csv"}'),
+        ]
+    )
+    printed = capsys.readouterr().out
+    for line in (
+        f'Left out of {root / "photos"} 1 file: .heic (1) (.heic, .tif and the like can be ',
+        f'Left out of {root / "unsorted"} 2 files: .tif (2) (',
+        'Left out 2 photos that cannot be read:\n  ',
+        'Left out 2 images that cannot be read:\n  ',
+        *('cat/b.png: not a whole image', f'{LONG}/z.jpg: not a whole image'),
+        *('unsorted/a.png: not a whole image', 'unsorted/cat/z.gif: not a whole image'),
+        'Adapted to 6 photos of 3 classes',
+        '9 of the 9 images',
+    ):
+        assert line in printed, printed
+    with open(tmp_path / 'found.csv', newline='', encoding='utf-8') as file:
+        rows = list(csv.reader(file))[1:]
+    expected = setting.by_hand(learner())
+    np.testing.assert_allclose(np.array([row[4:] for row in rows], float), expected, atol=1e-5)
+
+
+def test_images_are_prepared_as_in_training(tmp_path):
+    """A drawing of 300 pixels as the drawings of Omniglot: of their size first, then by the filter
+    that the run was trained with."""
+    saved = Prototypical(conv4((28, 28, 1), 4), MeanClassification())
+    RunDirectory(tmp_path, {LEARNER: saved.named_variables()}).save(1)
+    flags = '--algorithm=prototypical\n--datasource=omniglot\n--num_filters=4\n--resize='
+    drawing = np.random.default_rng(0).integers(0, 256, (300, 400), np.uint8)
+    Image.fromarray(drawing).save(tmp_path / 'a.png')
+    square = Image.fromarray(drawing).resize((105, 105), Image.LANCZOS, (50, 0, 350, 300))
+    for name, resampling in [('nearest', Image.NEAREST), ('bicubic', Image.BICUBIC)]:
+        (tmp_path / 'flags.txt').write_text(f'{flags}{name}\n--ink=dark\n')
+        preparation = trained.load(tmp_path).preparation
+        assert (preparation.filter, preparation.drawn, preparation.ink) == (name, 105, 'dark')
+        (read,) = photos.Reader(dataclasses.replace(preparation, invert='false'))(
+            [tmp_path / 'a.png']
+        )[1]
+        expected = np.asarray(square.resize((28, 28), resampling))
+        np.testing.assert_allclose(read[..., 0] * 255, expected, atol=1.01)
+    with pytest.raises(ArgumentError, match='steps=3: means nothing to --algorithm=prototypical'):
+        trained.load(tmp_path, 3)
+    assert trained.load(tmp_path).steps is None
+
+
 ALONE = """
 import json, pathlib, sys
 import numpy as np
@@ -168,6 +235,11 @@ images, *models = sys.argv[1:]
 for path in models:
     model = tf.saved_model.load(path)
     found = model.signatures['serving_default'](images=tf.constant(np.load(images)))
+    files = [pathlib.Path(name).read_bytes() for name in json.load(open('files.json'))]
+    of_bytes = model.signatures['classify_bytes'](image_bytes=tf.constant(files))
+    np.testing.assert_allclose(of_bytes['probabilities'], found['probabilities'], atol=1e-5)
+    prepared = model.signatures['prepare'](image_bytes=tf.constant(files))
+    np.testing.assert_allclose(prepared['images'], np.load(images), atol=1e-6)
     assert sorted(found) == ['outputs', 'probabilities']
     np.testing.assert_allclose(tf.nn.softmax(found['outputs']), found['probabilities'], atol=1e-6)
     np.save(path + '.npy', found['probabilities'])
@@ -192,6 +264,8 @@ def test_the_adapted_classifier_needs_tensorflow_alone(setting, tmp_path):
     assert 'SavedModel: ' in printed.stdout and not printed.stderr
     setting.run('model', tmp_path, f'--export_dir={tmp_path / "of_model"}')
     np.save(tmp_path / 'images.npy', setting.drawings.stack(path for path, _ in setting.query)[0])
+    files = [str(path) for path, _ in setting.query]
+    (tmp_path / 'files.json').write_text(json.dumps(files))
     subprocess.run(
         [sys.executable, '-c', ALONE, 'images.npy', 'of_run', 'of_model'], cwd=tmp_path, check=True
     )
@@ -202,9 +276,18 @@ def test_the_adapted_classifier_needs_tensorflow_alone(setting, tmp_path):
         described = json.loads((model / 'maml_tf.json').read_text())
         assert described['classes'] == list(PHOTOS) and described['input_shape'] == [SIDE, SIDE, 1]
         assert not described['transductive'] and described['photos'] == PHOTOS
+        assert described['inner_steps'] == STEPS and described['preparation']['ink'] == 'bright'
+        card = (model / 'MODEL_CARD.md').read_text('utf-8')
+        for words in ('`maml`', f'cat (1), {LONG} (2)', 'statistics of the task', 'bright ink'):
+            assert words in card, card
+        for file, digest in described['sha256'].items():
+            assert hashlib.sha256((model / file).read_bytes()).hexdigest() == digest
+            assert f'| {file} | `{digest}` |' in card
+        there = {path.relative_to(model).as_posix() for path in model.rglob('*') if path.is_file()}
+        assert there - set(described['sha256']) == {'maml_tf.json', 'MODEL_CARD.md'}
         # The adapted weights once, the repeated photos, and a graph.
         size = sum(path.stat().st_size for path in model.rglob('*') if path.is_file())
-        assert size < 4 * (weights + 9 * SIDE * SIDE) + 150_000
+        assert size < 4 * (weights + 9 * SIDE * SIDE) + 400_000
     with pytest.raises(SystemExit, match='of_run: no learner .* signatures adapt'):
         setting.run(tmp_path / 'of_run', tmp_path)
 
@@ -246,10 +329,10 @@ def test_paper_and_ink(tmp_path, ink, invert, inverted):
     for path, paper in zip(paths, (250, 10)):
         Image.new('L', (4, 4), paper).save(path)
     for channels, turned in [(1, inverted), (3, inverted if invert != 'auto' else [False, False])]:
-        read = photos.Reader((4, 4, channels), ink, invert)
+        read = photos.Reader(Preparation(4, channels, ink=ink, invert=invert))
         values = [255 - paper if turn else paper for paper, turn in zip((250, 10), turned)]
         np.testing.assert_allclose(
-            read(paths), np.ones([2, 4, 4, channels]) * np.reshape(values, [2, 1, 1, 1]) / 255
+            read(paths)[1], np.ones([2, 4, 4, channels]) * np.reshape(values, [2, 1, 1, 1]) / 255
         )
         assert (read.inverted, read.read) == (sum(turned), 2)
 
@@ -277,7 +360,8 @@ ERRORS = {
         ['--support=many'],
         ['5 classes', 'trained 4-way', '--num_classes=5', 'prototypical'],
     ),
-    'a damaged photo': (['--support=damaged'], ['damaged/dog/0.png', 'not a whole image']),
+    'damaged photos': (['--support=damaged'], ['--support=damaged', 'no photo of dog can be read']),
+    'damaged images': (['--classify=damaged/dog'], ['--classify=damaged/dog', 'can be read']),
     'nothing to classify': (['--classify=hollow/dog'], ['--classify=hollow/dog', 'no image']),
     'neither kind': (
         ['--init_from=one'],

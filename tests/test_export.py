@@ -204,7 +204,8 @@ def test_regression(tmp_path):
     inputs['support_y'][0, 1] = np.nan
     refused(serve, inputs, 'support_y: holds NaN')
     described = json.loads((tmp_path / 'model' / 'maml_tf.json').read_text())
-    assert described == {'input_shape': [1], 'output_dim': 1, 'inner_steps': 2, 'inputs': 'x'}
+    wanted = {'input_shape': [1], 'output_dim': 1, 'inner_steps': 2, 'inputs': 'x'}
+    assert wanted.items() <= described.items() and described['method']['name'] == 'maml'
 
 
 def test_an_export_overwrites_nothing(exported):
@@ -230,7 +231,8 @@ def test_the_embedding_alone(tmp_path):
     close(serve(images=tf.constant(images))['embeddings'], learner.encoder(images))
     refused(serve, {'images': np.full_like(images, np.inf)}, 'images: holds NaN or infinity')
     described = json.loads((tmp_path / 'model' / 'maml_tf.json').read_text())
-    assert described == {'input_shape': [16, 16, 1], 'embedding_shape': [5], 'inputs': 'images'}
+    wanted = {'input_shape': [16, 16, 1], 'embedding_shape': [5], 'inputs': 'images'}
+    assert wanted.items() <= described.items()
     with pytest.raises(ArgumentError, match='export_embedding_dir: maml has no embedding'):
         export_embedding(MAML.tiny()[0], tmp_path / 'other', (8, 8, 1))
     with pytest.raises(ArgumentError, match='exists'):

@@ -13,7 +13,8 @@ from maml_tf.saving import checkpoints as checkpoints_module
 from maml_tf.saving.checkpoint_files import checkpoints
 from maml_tf.saving.checkpoints import LEARNER, Checkpoints
 from maml_tf.saving.run_directory import RunDirectory
-from maml_tf.serialisation.files import check_new, new_saved_model, write_atomically
+from maml_tf.saving.saved_model import new_saved_model
+from maml_tf.serialisation.files import check_new, write_atomically
 
 
 def run_directory(path):

@@ -144,6 +144,12 @@ def _check_sizes(flags, problem: Problem, learner: Learner) -> None:
     """Raises UserError for training tasks that the learner does not take."""
     training = problem.training
     if training.way != problem.evaluation.way and learner.fixed_way:
+        if flags.tasks_file:
+            raise UserError(
+                f'--tasks_file={flags.tasks_file}: its tasks are {problem.evaluation.way}-way, and '
+                f'{flags.algorithm} has one output per class, here {training.way}; name a learner '
+                f'with --num_classes={problem.evaluation.way}'
+            )
         raise UserError(
             f'--train_num_classes={training.way}: {flags.algorithm} has one output per class, so '
             f'training and evaluation share --num_classes, {problem.evaluation.way}'

@@ -5,9 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from maml_tf.commands import command_line, policy_pictures
+from maml_tf.commands import policy_pictures
 from maml_tf.commands.experiment import Experiment
-from maml_tf.commands.run_evaluation import evaluation_tasks, load_evaluated, report_scores
+from maml_tf.commands.run_evaluation import (
+    evaluation_tasks,
+    load_evaluated,
+    report_scores,
+)
+from maml_tf.commands.run_export import known_of
 from maml_tf.evaluation import evaluate
 from maml_tf.evaluation.report import GRADIENT_STEPS
 from maml_tf.objectives import Axis
@@ -44,17 +49,13 @@ def run_policy_evaluation(experiment: Experiment) -> None:
     result = _evaluated(experiment, policy, evaluation_tasks(experiment), flags.test_tasks)
     axis = Axis(GRADIENT_STEPS, tuple(range(result.returns.shape[1])))
     size = f'{flags.update_batch_size} rollouts'
-    report_scores(experiment, result.returns, axis, size, _protocol(experiment), iteration, origin)
+    protocol = _protocol(experiment)
+    results = report_scores(experiment, result.returns, axis, size, protocol, iteration, origin)
     title = f'{flags.algorithm}, {flags.datasource} {size}'
     policy_pictures.draw(experiment, result, axis, title)
     print(f'Pictures and results.json: {experiment.directory.path}')
     if flags.export_dir:
-        description = {
-            'inputs': experiment.row.inputs(flags),
-            'iteration': iteration,
-            'flags': command_line.as_dict(flags),
-        }
-        export_policy(policy, flags.export_dir, description)
+        export_policy(policy, flags.export_dir, known_of(experiment, iteration, results))
         print(f'SavedModel: {flags.export_dir}')
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from maml_tf.commands import command_line, completed
 from maml_tf.commands.experiment import Experiment
+from maml_tf.commands.run_export import run_export
 from maml_tf.episodes import manifest
 from maml_tf.episodes.image_completion import ImageCompletion
 from maml_tf.episodes.task import Draw, EpisodeSpec, SequenceSpec
@@ -17,8 +18,6 @@ from maml_tf.evaluation import evaluate, pictures, report
 from maml_tf.evaluation.ensemble import ensemble_scores
 from maml_tf.learner import Learner
 from maml_tf.objectives import Axis
-from maml_tf.saving.export import export
-from maml_tf.saving.export_embedding import export_embedding
 from maml_tf.saving.starting_weights import load_to_evaluate
 
 CURVES, POINTS = 3, 200  # tasks in the picture of fits, and points of each curve
@@ -35,7 +34,7 @@ def run_evaluation(experiment: Experiment) -> None:
     protocol = _protocol(experiment, tasks)
     if flags.write_tasks:
         write = functools.partial(manifest.write, flags.write_tasks)
-        experiment.workers.from_chief(lambda: write(tasks, flags.test_tasks, protocol))
+        experiment.workers.from_chief(lambda: write(tasks, task_count(flags), protocol))
     members = _members(experiment)
     if members:
         origin = f'the mean of iterations {", ".join(map(str, members))}'
@@ -44,10 +43,12 @@ def run_evaluation(experiment: Experiment) -> None:
     def tell():
         axis = learner.axis(scores.shape[1])
         size = _size(experiment)
-        report_scores(experiment, scores, axis, size, protocol, iteration, origin, members)
+        results = report_scores(
+            experiment, scores, axis, size, protocol, iteration, origin, members
+        )
         _draw(experiment, scores, tasks, size)
         print(f'Pictures and results.json: {directory.path}')
-        _export(experiment, iteration)
+        run_export(experiment, iteration, results)
 
     experiment.workers.from_chief(tell)  # The others wait: who leaves first is taken for lost.
 
@@ -61,8 +62,8 @@ def report_scores(
     iteration: int | None,
     origin: str,
     members: Sequence[int] = (),
-) -> None:
-    """Prints the table and writes results.json and its relatives.
+) -> dict[str, Any]:
+    """Prints the table and writes results.json and its relatives; returns its content.
 
     Args:
       scores: [tasks, entries].
@@ -88,7 +89,10 @@ def report_scores(
     )
     if members:
         results['ensemble'] = list(members)
-    report.write(directory.path, scores, results, flags.update_batch_size, learner.evaluation_lr)
+    results['transductive'] = learner.transductive
+    shot = getattr(experiment.evaluation, 'shot', flags.update_batch_size)
+    report.write(directory.path, scores, results, shot, learner.evaluation_lr)
+    return results
 
 
 def evaluation_tasks(experiment: Experiment) -> Draw:
@@ -100,10 +104,17 @@ def evaluation_tasks(experiment: Experiment) -> Draw:
         reason = f'lists tasks, and --algorithm={flags.algorithm} is evaluated on sequences'
         raise ArgumentError('tasks_file', flags.tasks_file, reason)
     tasks, count = manifest.read(flags.tasks_file, experiment.source, experiment.split, spec)
-    if count < flags.test_tasks:
+    if count < task_count(flags):
         reason = f'has {count} tasks; say so by --test_tasks={count}'
         raise ArgumentError('tasks_file', flags.tasks_file, reason)
     return tasks
+
+
+def task_count(flags) -> int:
+    """Returns how many tasks are evaluated on: --test_tasks, or by default all of --tasks_file."""
+    if flags.tasks_file and flags.test_tasks == flags['test_tasks'].default:
+        return manifest.sizes(flags.tasks_file).count
+    return flags.test_tasks
 
 
 def _members(experiment: Experiment) -> list[int]:
@@ -127,13 +138,13 @@ def _scores(experiment: Experiment, tasks: Draw, members: list[int]) -> np.ndarr
     """Returns the scores [tasks, entries] of the loaded checkpoint, or of an ensemble."""
     flags, learner, spec = experiment.flags, experiment.learner, experiment.evaluation
     if not members:
-        return evaluator(experiment, tasks)(flags.test_tasks)
+        return evaluator(experiment, tasks)(task_count(flags))
     restore = experiment.directory.restore_among_best
     loads = [functools.partial(restore, iteration) for iteration in members]
     chunk = evaluate.chunk(spec)
     at_once = learner.evaluation_share(chunk, experiment.problem.evaluation)
     scores = ensemble_scores(
-        learner, loads, tasks, flags.test_tasks, chunk, at_once, experiment.workers
+        learner, loads, tasks, task_count(flags), chunk, at_once, experiment.workers
     )
     load_evaluated(experiment)  # Pictures of single tasks are of the last checkpoint.
     return scores
@@ -188,7 +199,7 @@ def _protocol(experiment: Experiment, tasks) -> dict[str, Any]:
     """Which tasks are evaluated: runs that share it were scored on the same tasks."""
     flags, row, spec = experiment.flags, experiment.row, experiment.evaluation
     if row.classification:
-        identity = {'tasks_sha256': manifest.fingerprint(tasks, flags.test_tasks)}
+        identity = {'tasks_sha256': manifest.fingerprint(tasks, task_count(flags))}
     else:
         # Where the data lie is not what they are.
         reads = [name for name in row.reads if name not in command_line.PATHS]
@@ -210,33 +221,6 @@ def _sizes(spec: EpisodeSpec | SequenceSpec) -> dict[str, int]:
     if isinstance(spec, SequenceSpec):
         return {'way': spec.way, 'length': spec.length}
     return {'way': spec.way, 'shot': spec.shot, 'query': spec.query}
-
-
-def _export(experiment: Experiment, iteration: int | None) -> None:
-    """Writes the evaluated learner, and its encoder, as SavedModels where flags ask for them."""
-    flags, learner, problem = experiment.flags, experiment.learner, experiment.problem
-    known = {
-        'inputs': experiment.row.inputs(flags),
-        'iteration': iteration,
-        'flags': command_line.as_dict(flags),
-    }
-    if flags.export_dir:
-        fixed = {}
-        if experiment.row.classification and learner.fixed_way:
-            fixed = {'way': problem.evaluation.way}
-        description = {**fixed, 'transductive': learner.transductive, **known}
-        export(
-            learner,
-            flags.export_dir,
-            problem.input_shape,
-            problem.output_dim,
-            learner.evaluation_steps,
-            description,
-        )
-        print(f'SavedModel: {flags.export_dir}')
-    if flags.export_embedding_dir:
-        export_embedding(learner, flags.export_embedding_dir, problem.input_shape, known)
-        print(f'SavedModel of the embedding: {flags.export_embedding_dir}')
 
 
 def _draw(experiment: Experiment, scores: np.ndarray, tasks, size: str) -> None:

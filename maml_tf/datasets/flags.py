@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from maml_tf.datasets import omniglot, prompt_shifts
+from maml_tf.episodes import manifest
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError, UserError
 
 if TYPE_CHECKING:  # The table of sources imports this module.
     from maml_tf.datasets.sources import Source
@@ -42,7 +43,9 @@ def episode_specs(flags, source: 'Source') -> tuple[EpisodeSpec, EpisodeSpec]:
     """Returns (the spec of training, the spec of evaluation) that the command line asks for.
 
     The reference queries as many examples as it adapts to, also where training uses more (15 on
-    miniImageNet).
+    miniImageNet). The tasks of --tasks_file know their own sizes.
+
+    Raises: ArgumentError where --tasks_file is no list of tasks, or not of what --test_query says.
     """
     way, train_way = 1, 1
     if source.classification:
@@ -60,6 +63,11 @@ def episode_specs(flags, source: 'Source') -> tuple[EpisodeSpec, EpisodeSpec]:
         within_groups=flags.within_groups,
     )
     query = flags.test_query or shot
+    if flags.tasks_file:
+        way, shot, query, _ = manifest.sizes(flags.tasks_file)
+        if flags.test_query not in (None, query):
+            reason = f'the tasks of --tasks_file={flags.tasks_file} have {query} of each class'
+            raise ArgumentError('query', flags.test_query, reason)
     return training, EpisodeSpec(way, shot, query, within_groups=flags.within_groups)
 
 

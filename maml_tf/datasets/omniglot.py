@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maml_tf.datasets.raw.image_files import FILTERS, INKS, Preparation
 from maml_tf.datasets.raw.prepared import check_count, prepared, whole
 from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.class_images import ClassImages
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 # The rotations that go with each split unless told otherwise: the reference's, Vinyals', Lake's
 # own.
 CLASS_SPLITS = {'cbfinn': 'per_class', 'vinyals': 'classes', 'lake': 'none'}
-SIZES = (20, 28, 105)
-INKS = ('bright', 'dark')
-RESIZE = ('nearest', 'box', 'bilinear', 'bicubic', 'lanczos')
+DRAWN = 105  # side of the drawings
+SIZES = (20, 28, DRAWN)
 BATCH = 500  # drawings
 TITLE = 'Omniglot'
 DRAWINGS = 20  # of each character
@@ -58,7 +58,7 @@ class Convention:
             ('class_split', self.class_split, CLASS_SPLITS),
             ('image_size', self.image_size, SIZES),
             ('ink', self.ink, INKS),
-            ('resize', self.resize, RESIZE),
+            ('resize', self.resize, FILTERS),
         ):
             if value not in choices:
                 raise ArgumentError(name, value, f'Omniglot has {", ".join(map(str, choices))}')
@@ -189,6 +189,16 @@ def inputs(flags) -> str:
     return f'{convention.image_size}x{convention.image_size} images, {ink}'
 
 
+def preparation(flags) -> Preparation:
+    """Returns how a drawing becomes an input: of the size of Omniglot's own, then as in training.
+
+    Raises: ArgumentError where Omniglot has no such split or size.
+    """
+    convention = from_flags(flags)
+    size, ink = convention.image_size, convention.ink
+    return Preparation(size, 1, 'centre', convention.resize, DRAWN, ink)
+
+
 def define_flags(flags) -> None:
     """Defines the flags of Omniglot's conventions."""
     flags.DEFINE_enum(
@@ -207,5 +217,5 @@ def define_flags(flags) -> None:
     )
     flags.DEFINE_enum('ink', 'bright', INKS, 'Omniglot: bright ink on 0, or dark ink on 1')
     flags.DEFINE_enum(
-        'resize', 'nearest', RESIZE, 'Omniglot: filter that makes the 105x105 drawings smaller'
+        'resize', 'nearest', FILTERS, 'Omniglot: filter that makes the 105x105 drawings smaller'
     )

@@ -7,6 +7,7 @@ from typing import Any
 from maml_tf.datasets import function_families, omniglot, prompt_shifts
 from maml_tf.datasets.flags import episode_specs
 from maml_tf.datasets.gaussian_process import GaussianProcess
+from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.datasets.sinusoid import Sinusoid
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.errors import ArgumentError
@@ -35,7 +36,9 @@ class Source:
     validate_every: iterations between validations; None: endless tasks, nothing to overfit.
     train_query: query examples per class in training; None: as many as support examples.
     clip: bound of every entry of the meta-gradient.
+    licence: of the data, in words.
     inputs: flags -> what an exported model is to be fed, in words.
+    preparation: flags -> how an image file becomes an input; None: inputs are no images of classes.
     background: flags -> the value of pixels where nothing is drawn.
     reads: which flags that mean something to some sources only it heeds.
     save_every: iterations between checkpoints.
@@ -54,7 +57,9 @@ class Source:
     validate_every: int | None = None
     train_query: int | None = None
     clip: float | None = None
+    licence: str = 'none: they are computed'
     inputs: Callable[[Any], str] = lambda flags: 'images, pixels from 0 to 1'
+    preparation: Callable[[Any], Preparation] | None = None
     background: Callable[[Any], float] = lambda flags: 0.0
     reads: tuple[str, ...] = ()
     save_every: int = 1000
@@ -124,8 +129,13 @@ _OF_IMAGES = (
 )
 
 
-def _images(load, side, channels=3, head='flatten', reads=(), **kwargs) -> Source:
-    """A row of images that are `side` pixels large unless --image_size says otherwise."""
+def _images(
+    load, side, channels=3, head='flatten', reads=(), square='centre', prepares=None, **kwargs
+) -> Source:
+    """A row of images that are `side` pixels large unless --image_size says otherwise.
+
+    square: see Preparation. prepares: flags -> the Preparation; None: resized with Lanczos.
+    """
 
     def input_shape(flags):
         size = flags.image_size or side
@@ -135,6 +145,8 @@ def _images(load, side, channels=3, head='flatten', reads=(), **kwargs) -> Sourc
         load=load,
         input_shape=input_shape,
         network=_image_network(head),
+        preparation=prepares
+        or (lambda flags: Preparation(input_shape(flags)[0], channels, square)),
         objective=Classification(),
         print_every=100,
         validate_every=500,
@@ -261,6 +273,13 @@ def _simulation(name, observations, actions, task) -> Source:
     )
 
 
+# As data/README.md says.
+_OF_IMAGENET = "ImageNet's terms: non-commercial research and teaching, images not to be passed on"
+_OF_CIFAR = 'none known; cite Krizhevsky 2009'
+_OF_CUB = (
+    'none known: photographs from Flickr, of which the photographers hold the rights; cite Wah et '
+    'al. 2011'
+)
 _CONTAINS_SUPPORT = ('query_contains_support', 'test_query_contains_support')
 
 SOURCES = {
@@ -281,13 +300,22 @@ SOURCES = {
         _celeba,
         lambda flags: 2,
         output_dim=3,
+        licence='non-commercial research; images not to be passed on (the agreement of CelebA)',
         hidden=(128,) * 5,  # Zintgraf et al. 2019, of MAML and CAVIA alike
         reads=('data_dir', 'image_size', *_CONTAINS_SUPPORT),
     ),
-    'directory': _images(_directory, 84, iterations_per_call=1, reads=('image_size', 'split_file')),
+    'directory': _images(
+        _directory,
+        84,
+        iterations_per_call=1,
+        licence="your own folder's",
+        reads=('image_size', 'split_file'),
+    ),
     'miniimagenet': _images(
         _miniimagenet,
         84,
+        licence=_OF_IMAGENET,
+        square='whole',
         iterations_per_call=1,
         train_query=15,
         clip=10.0,
@@ -296,18 +324,36 @@ SOURCES = {
     'tieredimagenet': _images(
         _tieredimagenet,
         84,
+        licence=_OF_IMAGENET,
+        square='whole',
         iterations_per_call=1,
         train_query=15,
         reads=('manual_dir', 'image_size', 'within_groups'),
     ),
     'cifar_fs': _images(
-        _cifar_fs, 32, iterations_per_call=5, train_query=15, reads=('image_size', 'within_groups')
+        _cifar_fs,
+        32,
+        licence=_OF_CIFAR,
+        iterations_per_call=5,
+        train_query=15,
+        reads=('image_size', 'within_groups'),
     ),
     'fc100': _images(
-        _fc100, 32, iterations_per_call=5, train_query=15, reads=('image_size', 'within_groups')
+        _fc100,
+        32,
+        licence=_OF_CIFAR,
+        iterations_per_call=5,
+        train_query=15,
+        reads=('image_size', 'within_groups'),
     ),
     'cub': _images(
-        _cub, 84, iterations_per_call=1, train_query=15, reads=('image_size', 'class_split')
+        _cub,
+        84,
+        square='whole',
+        licence=_OF_CUB,
+        iterations_per_call=1,
+        train_query=15,
+        reads=('image_size', 'class_split'),
     ),
     'omniglot': _images(
         lambda flags: omniglot.omniglot(flags.data_dir, omniglot.from_flags(flags)),
@@ -316,6 +362,8 @@ SOURCES = {
         head='mean',
         iterations_per_call=5,
         inputs=omniglot.inputs,
+        prepares=omniglot.preparation,
+        licence='MIT',
         background=lambda flags: 1.0 if flags.ink == 'dark' else 0.0,
         reads=(
             *('image_size', 'class_split', 'rotations', 'test_rotations', 'ink', 'resize'),

@@ -10,7 +10,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -111,13 +111,8 @@ def read(
 
     tasks = source.tasks(split, spec, seed)
     names = _Names(tasks.classes)
-    try:
-        header, *lines = pathlib.Path(tasks_file).read_text('utf-8').splitlines()
-        json.loads(header)['tasks']
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise wrong(f'not a list of tasks ({error})') from None
     rows = []
-    for number, line in enumerate(lines, start=2):
+    for number, line in enumerate(_lines_of(tasks_file)[1], start=2):
         try:
             classes, turns, images, sizes = names.parsed(line)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -128,8 +123,6 @@ def read(
                 'query images per class'
             )
         rows.append((classes, turns, images))
-    if not rows:
-        raise wrong('no task in it')
     classes, turns, images = (np.array(values, np.int32) for values in zip(*rows))
     keys = Stream(seed, split, KEYS).bits(0, len(rows), 2)
 
@@ -143,6 +136,49 @@ def read(
         )
 
     return ImageTasks(tasks.classes, pick, spec), len(rows)
+
+
+class Sizes(NamedTuple):
+    """Says what the tasks of a file are like, and how many there are."""
+
+    way: int
+    shot: int
+    query: int
+    count: int
+
+
+def sizes(tasks_file: str | pathlib.Path) -> Sizes:
+    """Returns the sizes of a file's first task, and the number of its tasks; `read` checks the
+    others.
+
+    Raises: ArgumentError where the file is no list of tasks, or has fewer than its first line says.
+    """
+    header, lines = _lines_of(tasks_file)
+    try:
+        task = json.loads(lines[0])
+        way, shot, query = len(task['classes']), len(task['support'][0]), len(task['query'][0])
+        promised = int(header['tasks'])
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        reason = f'line 2 is no task ({type(error).__name__}: {error})'
+        raise ArgumentError('tasks_file', tasks_file, reason) from None
+    if promised != len(lines):
+        reason = f'has {len(lines)} tasks, and its first line says {promised}; write it again'
+        raise ArgumentError('tasks_file', tasks_file, reason)
+    return Sizes(way, shot, query, len(lines))
+
+
+def _lines_of(tasks_file):
+    """Returns (the description in the first line, the lines of the tasks)."""
+    try:
+        header, *lines = pathlib.Path(tasks_file).read_text('utf-8').splitlines()
+        description = json.loads(header)
+        description['tasks']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f'not a list of tasks ({error})'
+        raise ArgumentError('tasks_file', tasks_file, reason) from None
+    if not lines:
+        raise ArgumentError('tasks_file', tasks_file, 'no task in it')
+    return description, lines
 
 
 class _Names:

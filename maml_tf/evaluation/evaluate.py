@@ -94,5 +94,8 @@ def define_flags(flags) -> None:
         'write the evaluation tasks, classes and images by name, to this file',
     )
     flags.DEFINE_string(
-        'tasks_file', None, 'evaluate on the tasks of this file, which --write_tasks wrote'
+        'tasks_file',
+        None,
+        'evaluate on the tasks of this file, which --write_tasks wrote: on all of them unless '
+        '--test_tasks says fewer, and by their own way, shots and queries',
     )

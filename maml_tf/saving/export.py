@@ -1,4 +1,4 @@
-"""SavedModel export: three signatures that TensorFlow alone can load and call."""
+"""SavedModel export: signatures that TensorFlow alone can load and call."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.learner import Learner, State
-from maml_tf.saving import input_checks
-from maml_tf.serialisation.files import new_saved_model
+from maml_tf.saving import input_checks, model_card, prepare_images
+from maml_tf.saving.saved_model import new_saved_model
 
 
 def export(
@@ -18,6 +19,7 @@ def export(
     output_dim: int,
     steps: int,
     description: Mapping[str, Any],
+    preparation: Preparation | None = None,
 ) -> None:
     """Writes a SavedModel for any number of tasks, shots, queries and, unless it is fixed, classes.
 
@@ -26,9 +28,11 @@ def export(
     predict_query:    query_x [tasks, m, *input_shape] and every entry of the state -> predictions
     serving_default:  support_x, support_y, query_x -> predictions
 
+    prepare:          image_bytes [n], encoded images -> images [n, *input_shape]; if `preparation`
+
     Predictions are `outputs` [tasks, m, output_dim] and, in classification, `probabilities`. What
     the learner fixes (the way of MAML's last layer) and `description` stand in maml_tf.json beside
-    the model.
+    the model, and MODEL_CARD.md tells people.
 
     The signatures raise tf.errors.InvalidArgumentError where an input holds NaN or infinity, and in
     classification where a row of support_y is neither one-hot nor all zeros (an example that does
@@ -38,17 +42,22 @@ def export(
       path: a directory that does not exist yet; it appears when it is complete.
       output_dim: width of the labels; in classification that of a learner without a fixed way is
         left open.
-      steps: inner steps of `adapt`.
+      steps: inner steps of `adapt`; of a learner that takes none they mean nothing.
       description: {name: JSON value}, what a user should know (mode, flags, iteration ...).
+      preparation: how an image file becomes an input; None: inputs are not of image files.
     Raises:
       ArgumentError: `path` exists.
     """
     width = None if learner.objective.classification and not learner.fixed_way else output_dim
-    content = {'input_shape': list(input_shape), 'output_dim': width, 'inner_steps': steps}
+    content = {'input_shape': list(input_shape), 'output_dim': width}
+    if learner.takes_steps:
+        content['inner_steps'] = steps
+    content |= prepare_images.described(preparation) | model_card.of_learner(learner)
     with new_saved_model(path, content | dict(description)) as scratch:
         module = tf.Module()
         module.weights = [variable.value for variable in learner.variables]
         signatures = _signatures(learner, input_shape, width, steps)
+        signatures |= prepare_images.signatures(preparation, learner.compute_dtype)
         tf.saved_model.save(module, str(scratch), signatures=signatures)
 
 

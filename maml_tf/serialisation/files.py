@@ -1,17 +1,11 @@
 """Files and directories that are whole: a reader finds all of one or nothing, never a part."""
 
 import contextlib
-import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from maml_tf.errors import ArgumentError, UserError
-from maml_tf.serialisation.tensorflow_errors import is_of_files, reason
-
-DESCRIPTION = 'maml_tf.json'
+from maml_tf.errors import ArgumentError
 
 
 @contextlib.contextmanager
@@ -32,38 +26,6 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     """Writes a text file, in UTF-8, so that a run cut short leaves no part of it."""
     with replaced(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
-
-
-@contextlib.contextmanager
-def new_saved_model(
-    path: pathlib.Path | str, description: Mapping[str, Any]
-) -> Iterator[pathlib.Path]:
-    """Gives a directory to write a SavedModel to, and renames it to `path` when the block is done.
-
-    Beside the model stands maml_tf.json. Where the block raises, nothing is left of what it wrote.
-
-    Args:
-      description: {name: JSON value}, the content of maml_tf.json.
-    Raises:
-      ArgumentError: `path` exists.
-      UserError: the files cannot be written.
-    """
-    path = pathlib.Path(path)
-    check_new(path)
-    scratch = path.with_name(f'.{path.name}.writing')
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        yield scratch
-        content = json.dumps(description, indent=1) + '\n'
-        (scratch / DESCRIPTION).write_text(content, encoding='utf-8')
-        os.replace(scratch, path)
-    except Exception as error:
-        if is_of_files(error):
-            message = f'{path}: the SavedModel could not be written ({reason(error)})'
-            raise UserError(message) from error
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def check_new(path: pathlib.Path | str, argument: str = 'path') -> None:

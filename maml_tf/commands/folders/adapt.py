@@ -11,12 +11,14 @@ beside it, which shows all images as the learner sees them.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
 
 from maml_tf.commands.folders import predictions
 from maml_tf.commands.folders.photos import Reader, images_to_classify, photos_by_class
+from maml_tf.datasets.raw.image_files import INVERT
 from maml_tf.datasets.raw.listing import name_in
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal import progress, quiet
@@ -81,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument(
         '--invert',
-        choices=['auto', 'true', 'false'],
+        choices=INVERT,
         default='auto',
         help='exchange black and white. auto: where the learner was trained on Omniglot, that is '
         'on bright ink on black, the images that are brighter than mid-grey on average, such as '
@@ -115,8 +117,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.export_dir:
         check_new(arguments.export_dir, 'export_dir')
     learner = trained.load(arguments.init_from, arguments.steps)
-    read = Reader(learner.input_shape, learner.ink, arguments.invert)
-    photos = {name: read(files) for name, files in support.items()}
+    preparation = dataclasses.replace(learner.preparation, invert=arguments.invert)
+    read = Reader(preparation)
+    photos = read.support(arguments.support, support)
     classifier = adapted.adapt(learner, photos)
     sizes = ', '.join(f'{shown(name)} {len(images)}' for name, images in photos.items())
     print(f'Adapted to {read.read} photos of {len(photos)} classes ({sizes})')
@@ -126,9 +129,11 @@ def run(arguments: argparse.Namespace) -> None:
             'with it. Export with --transductive=False, or name the run directory, for '
             'predictions image by image'
         )
-    images = read(paths)
-    if read.inverted or learner.ink:
-        trained_on = f': the learner was trained on {INK[learner.ink]}' if learner.ink else ''
+    if paths:
+        paths, images = read.queries(arguments.classify, paths)
+    ink = preparation.ink
+    if read.inverted or ink:
+        trained_on = f': the learner was trained on {INK[ink]}' if ink else ''
         print(
             f'Inverted {read.inverted} of {read.read} images '
             f'(--invert={arguments.invert}){trained_on}'
@@ -138,6 +143,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.export_dir:
         classifier.export(
             arguments.export_dir,
+            preparation,
             {
                 'photos': {name: len(images) for name, images in photos.items()},
                 'init_from': str(arguments.init_from),

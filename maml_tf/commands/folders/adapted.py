@@ -13,8 +13,10 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from maml_tf.commands.folders.trained import Trained
+from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.errors import ArgumentError
-from maml_tf.serialisation.files import new_saved_model
+from maml_tf.saving.prepare_images import IMAGE_BYTES, described, prepared, signatures
+from maml_tf.saving.saved_model import new_saved_model
 from maml_tf.terminal.text import shown
 
 CHUNK = 50  # images in one call
@@ -85,14 +87,19 @@ class AdaptedClassifier:
             [predict(tf.constant(chunk))['probabilities'] for chunk in progress(chunks)]
         )
 
-    def export(self, path: pathlib.Path | str, description: Mapping[str, Any]) -> None:
+    def export(
+        self, path: pathlib.Path | str, preparation: Preparation, description: Mapping[str, Any]
+    ) -> None:
         """Writes a SavedModel of this classifier alone, which TensorFlow loads by itself.
 
         Its signature serving_default takes images [n, side, side, channels] float32 and gives
-        `outputs` and `probabilities` [n, classes]; weights and state are constants in it. Names of
-        the classes, in this order, stand in assets/classes.txt, one a line, and in maml_tf.json
-        with `description`, {name: JSON value}.
+        `outputs` and `probabilities` [n, classes]; weights and state are constants in it.
+        classify_bytes gives the same of image_bytes, encoded images [n], and prepare makes images
+        of them. Names of the classes, in this order, stand in assets/classes.txt, one a line, and
+        in maml_tf.json with `description`, {name: JSON value}.
 
+        Args:
+          preparation: how an image file becomes an input.
         Raises:
           ArgumentError: `path` exists.
         """
@@ -104,12 +111,19 @@ class AdaptedClassifier:
         named = lambda images: tf.nest.pack_sequence_as(classify.structured_outputs, frozen(images))
         module = tf.Module()
         module.classify = tf.function(named, input_signature=[images], autograph=False)
+        module.classify_bytes = tf.function(
+            lambda image_bytes: named(prepared(image_bytes, preparation)),
+            input_signature=[tf.TensorSpec([None], tf.string, IMAGE_BYTES)],
+            autograph=False,
+        )
         content = {
+            **self.learner.about,
             'classes': self.classes,
             'input_shape': list(self.learner.input_shape),
             'inputs': self.learner.inputs,
-            'inner_steps': self.learner.steps,
+            **({} if self.learner.steps is None else {'inner_steps': self.learner.steps}),
             'transductive': self.learner.transductive,
+            **described(preparation),
             **description,
         }
         with new_saved_model(path, content) as scratch, tempfile.TemporaryDirectory() as folder:
@@ -121,6 +135,10 @@ class AdaptedClassifier:
             tf.saved_model.save(
                 module,
                 str(scratch),
-                signatures={'serving_default': module.classify},
+                signatures={
+                    'serving_default': module.classify,
+                    'classify_bytes': module.classify_bytes,
+                    **signatures(preparation),
+                },
                 options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
             )

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from maml_tf.commands.folders.rows import by_ending
 from maml_tf.datasets.raw import listing
-from maml_tf.datasets.raw.image_files import read_image
-from maml_tf.errors import ArgumentError
+from maml_tf.datasets.raw.image_files import Preparation, read_prepared
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal import progress
-from maml_tf.terminal.text import shown
+from maml_tf.terminal.text import counted, listed, shown
 
-MIDDLE = 127.5  # grey, between dark and bright
 LOOKED_FOR = f'looked for {" ".join(listing.ENDINGS)}'
 
 
@@ -23,6 +23,10 @@ def photos_by_class(support: pathlib.Path) -> dict[str, list[pathlib.Path]]:
       ArgumentError: a class is empty, or there is only one.
     """
     folder = listing.list_folder(support)
+    _print_left_out(support, folder.skipped)
+    if folder.loose:
+        names = listed([path.name for path in folder.loose])
+        print(f'Left out {counted(len(folder.loose), "image")} in no class folder: {names}')
     for name, paths in folder.classes.items():
         if not paths:
             raise ArgumentError(
@@ -36,67 +40,104 @@ def photos_by_class(support: pathlib.Path) -> dict[str, list[pathlib.Path]]:
             shown(support),
             f'one class only, {shown(*folder.classes)}; a classifier needs two',
         )
-    left_out = [path for path in folder.loose + folder.skipped if not path.name.startswith('.')]
-    if left_out:
-        print(
-            f'Left out: {len(left_out)} files that are in no class or no image, such as '
-            f'{shown(left_out[0])}'
-        )
     return folder.classes
 
 
 def images_to_classify(classify: pathlib.Path) -> list[pathlib.Path]:
-    """Lists the paths of all images in a folder, however deep.
+    """Lists the paths of all images in a folder, however deep, and prints what is left out.
 
     Raises: ArgumentError where there is none.
     """
     if not classify.is_dir():
         raise ArgumentError('classify', shown(classify), 'not a folder')
-    paths, _ = listing.images_below(classify)
+    paths, others = listing.images_below(classify)
+    _print_left_out(classify, others)
     if not paths:
         raise ArgumentError('classify', shown(classify), f'no image in it, {LOOKED_FOR}')
     return paths
 
 
+def _print_left_out(folder, others):
+    # What is hidden is the system's, and nobody misses it.
+    if others := [path for path in others if not listing.is_hidden(path)]:
+        print(f'Left out of {shown(folder)} {by_ending(others, "file")}')
+
+
 class Reader:
     """Reads image files as the pixels that a learner was trained on.
 
-    Args:
-      input_shape: (side, side, channels) of its images.
-      ink: 'bright' or 'dark', where it was trained on drawings; None: it was trained on others.
-      invert: 'true' or 'false': exchange black and white; 'auto': of images whose paper is not that
-        of the learner's drawings.
     Attributes:
       read, inverted: how many images were read, and how many of them inverted.
     """
 
-    def __init__(self, input_shape: tuple[int, int, int], ink: str | None, invert: str):
-        self._side, _, self._channels = input_shape
-        self._ink = ink
-        self._invert = invert
+    def __init__(self, preparation: Preparation):
+        self._preparation = preparation
         self.read = 0
         self.inverted = 0
 
-    def __call__(self, paths: Sequence[pathlib.Path]) -> np.ndarray:
-        """Returns float32 [n, side, side, channels] from 0 to 1.
+    def support(
+        self, folder: pathlib.Path, classes: dict[str, list[pathlib.Path]]
+    ) -> dict[str, np.ndarray]:
+        """Returns {class name: float32 [n, side, side, channels]} of photos, from 0 to 1.
 
-        Raises: UserError that names a file that is not a whole image.
+        What cannot be read is left out, and all of it is printed.
+
+        Raises: ArgumentError where that leaves nothing of a class.
         """
-        images = np.empty([len(paths), self._side, self._side, self._channels], np.float32)
-        bar = progress.bar(paths, 'reading', unit='image', delay=3, leave=False)
-        for number, path in enumerate(bar):
-            image = read_image(path, self._side, self._channels)
+        photos, unreadable = {}, []
+        for name, paths in classes.items():
+            _, photos[name], errors = self(paths)
+            unreadable += errors
+        _print_unreadable('photo', unreadable)
+        if empty := [name for name, images in photos.items() if not len(images)]:
+            reason = f'no photo of {listed(empty)} can be read; add some or remove the folder'
+            raise ArgumentError('support', shown(folder), reason)
+        return photos
+
+    def queries(
+        self, folder: pathlib.Path, paths: Sequence[pathlib.Path]
+    ) -> tuple[list[pathlib.Path], np.ndarray]:
+        """Returns (the paths that can be read, their images [n, side, side, channels]).
+
+        What cannot be read is left out, and all of it is printed.
+
+        Raises: ArgumentError where that leaves nothing.
+        """
+        kept, images, unreadable = self(paths)
+        _print_unreadable('image', unreadable)
+        if not kept:
+            raise ArgumentError('classify', shown(folder), 'no image in it can be read')
+        return kept, images
+
+    def __call__(
+        self, paths: Sequence[pathlib.Path]
+    ) -> tuple[list[pathlib.Path], np.ndarray, list[str]]:
+        """Returns (the paths that can be read, float32 [n, side, side, channels] from 0 to 1, a
+        message for each that cannot)."""
+        bar = progress.bar(paths, 'reading', unit=' images', delay=3, leave=False)
+        results = [(path, self._read(path)) for path in bar]
+        good = [(path, image) for path, image in results if not isinstance(image, UserError)]
+        side, channels = self._preparation.side, self._preparation.channels
+        images = np.empty([len(good), side, side, channels], np.float32)
+        for number, (_, image) in enumerate(good):
             self.read += 1
-            if self._is_inverted(image):
+            if self._preparation.inverts(image):
                 self.inverted += 1
                 image = 255 - image
             images[number] = image / np.float32(255)
-        return images
+        unreadable = [str(error) for _, error in results if isinstance(error, UserError)]
+        return [path for path, _ in good], images, unreadable
 
-    def _is_inverted(self, image):
-        if self._invert != 'auto':
-            return self._invert == 'true'
-        if self._channels == 3 or self._ink is None:
-            return False
-        # Most of a drawing is paper.
-        return bool(image.mean() > MIDDLE) == (self._ink == 'bright')
+    def _read(self, path):
+        try:
+            return read_prepared(path, self._preparation)
+        except UserError as error:
+            return error
+
+
+def _print_unreadable(noun, errors):
+    """Prints all that is left out: one file a run would take as many runs as files."""
+    if errors:
+        print(f'Left out {counted(len(errors), noun)} that cannot be read:')
+        for error in errors:
+            print(f'  {error}')

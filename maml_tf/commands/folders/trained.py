@@ -2,7 +2,8 @@
 
 import json
 import pathlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import absl.flags
@@ -11,8 +12,11 @@ import tensorflow as tf
 from maml_tf import algorithms
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import problem_of
+from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.saving import model_card
+from maml_tf.saving.checkpoints import checkpoints
 from maml_tf.saving.init_from import load_weights
 from maml_tf.terminal.text import shown
 
@@ -24,22 +28,24 @@ class Trained(NamedTuple):
     predict_query: (state, query_x [1, m, side, side, channels]) -> {'outputs', 'probabilities':
       [1, m, way]}.
     way: the number of outputs, where the learner fixes it; None: any number of classes.
-    steps: inner steps of `adapt`.
+    steps: inner steps of `adapt`; None: it takes none.
     transductive: whether a prediction depends on the other images of the call.
     xla: whether `predict_query` is faster compiled.
-    ink: 'bright' or 'dark', where it was trained on drawings (Omniglot), else None.
+    preparation: how an image file becomes what it was trained on.
     inputs: in words, what the pixels are.
+    about: {name: JSON value}, what the model card says of it (method, data, results ...).
     """
 
     adapt: Callable[..., dict[str, tf.Tensor]]
     predict_query: Callable[..., dict[str, tf.Tensor]]
     input_shape: tuple[int, ...]
     way: int | None
-    steps: int
+    steps: int | None
     transductive: bool
     xla: bool
-    ink: str | None
+    preparation: Preparation
     inputs: str
+    about: dict[str, Any]
 
 
 def load(path: pathlib.Path | str, steps: int | None = None) -> Trained:
@@ -69,10 +75,10 @@ def load(path: pathlib.Path | str, steps: int | None = None) -> Trained:
 def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
     try:
         description = json.loads((path / 'maml_tf.json').read_text('utf-8'))
-        input_shape, its_steps = tuple(description['input_shape']), description['inner_steps']
+        input_shape, its_steps = tuple(description['input_shape']), description.get('inner_steps')
         model = tf.saved_model.load(str(path))
         adapt, predict = (model.signatures[name] for name in ('adapt', 'predict_query'))
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+    except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
         reason = (
             'no learner that --export_dir of run_maml.py wrote, with maml_tf.json and signatures '
             f'adapt and predict_query ({type(error).__name__}: {shown(error)})'
@@ -82,13 +88,14 @@ def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
         reason = 'a regression learner; images are classified by one trained on images'
         raise ArgumentError('init_from', path, reason)
     if steps not in (None, its_steps):
+        takes, other = 'no inner steps', 'leave it out'
+        if its_steps is not None:
+            takes, other = its_steps, 'name the run directory for another number'
         raise ArgumentError(
-            'steps',
-            steps,
-            f'the SavedModel in --init_from={path} takes {its_steps}; name the run directory for '
-            'another number',
+            'steps', steps, f'the SavedModel in --init_from={path} takes {takes}; {other}'
         )
-    learner = Trained(
+    _check_shape(input_shape, path)
+    return Trained(
         adapt=lambda support_x, support_y: adapt(support_x=support_x, support_y=support_y),
         # The default value keeps the model alive, and so its variables: signatures do not.
         predict_query=lambda state, query_x, model=model: predict(query_x=query_x, **state),
@@ -97,10 +104,10 @@ def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
         steps=its_steps,
         transductive=description.get('transductive', True),
         xla=False,
-        ink=_ink(description.get('flags', {})),
+        preparation=_preparation(description, path),
         inputs=description.get('inputs', 'pixels from 0 to 1'),
+        about={name: description[name] for name in model_card.ABOUT if name in description},
     )
-    return _checked(learner, path)
 
 
 def _from_run(path: pathlib.Path, flagfile: pathlib.Path, steps: int | None) -> Trained:
@@ -113,11 +120,18 @@ def _from_run(path: pathlib.Path, flagfile: pathlib.Path, steps: int | None) -> 
         )
         raise ArgumentError('init_from', path, reason)
     flags.transductive = False
+    flags.tasks_file = None  # What it was scored on may be gone.
     problem = problem_of(flags)
     learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
+    _check_shape(problem.input_shape, path)
     load_weights(learner, path, for_tasks_alone=True)
-    steps = learner.evaluation_steps if steps is None else steps
-    loaded = Trained(
+    if steps is not None and not learner.takes_steps:
+        raise ArgumentError(
+            'steps', steps, f'means nothing to --algorithm={flags.algorithm}, which takes none'
+        )
+    if learner.takes_steps and steps is None:
+        steps = learner.evaluation_steps
+    return Trained(
         adapt=tf.function(lambda x, y: learner.adapt(x, y, steps), autograph=False),
         predict_query=lambda state, query_x: learner.objective.predictions(
             learner.predict_query(state, query_x)
@@ -127,17 +141,33 @@ def _from_run(path: pathlib.Path, flagfile: pathlib.Path, steps: int | None) -> 
         steps=steps,
         transductive=False,
         xla=learner.xla,
-        ink=_ink({'datasource': flags.datasource, 'ink': flags.ink}),
+        preparation=source.preparation(flags),
         inputs=source.inputs(flags),
+        about=model_card.of_learner(learner)
+        | model_card.of_run_directory(flagfile.parent, flags, _iteration(path)),
     )
-    return _checked(loaded, path)
 
 
-def _ink(flags: dict[str, Any]) -> str | None:
-    """The ink of a learner's drawings. Other data are seen as they are, and may be scans."""
-    if flags.get('datasource', 'omniglot') != 'omniglot':
-        return None
-    return flags.get('ink', 'bright')
+def _iteration(path: pathlib.Path) -> int | None:
+    """The iteration of the checkpoint that a path names; None: its name does not say."""
+    if path.is_dir():
+        return max(checkpoints(path))
+    number = re.search(r'-(\d+)$', path.name)
+    return int(number[1]) if number else None
+
+
+def _preparation(description: Mapping[str, Any], path: pathlib.Path) -> Preparation:
+    """The Preparation that a SavedModel names; those of earlier versions name none."""
+    if 'preparation' in description:
+        try:
+            return Preparation.of(description['preparation'])
+        except (TypeError, AttributeError, UserError) as error:
+            reason = f'its maml_tf.json names a preparation that is none ({shown(error)})'
+            raise ArgumentError('init_from', path, reason) from error
+    side, _, channels = description['input_shape']
+    flags = description.get('flags', {})
+    drawings = flags.get('datasource', 'omniglot') == 'omniglot'
+    return Preparation(side, channels, ink=flags.get('ink', 'bright') if drawings else None)
 
 
 def _flags(flagfile: pathlib.Path) -> absl.flags.FlagValues:
@@ -150,12 +180,10 @@ def _flags(flagfile: pathlib.Path) -> absl.flags.FlagValues:
         ) from error
 
 
-def _checked(learner: Trained, path: pathlib.Path) -> Trained:
-    shape = learner.input_shape
+def _check_shape(shape: Sequence[int], path: pathlib.Path) -> None:
     if len(shape) != 3 or shape[0] != shape[1] or shape[2] not in (1, 3):
         reason = (
             f'takes inputs of shape {list(shape)}; square images of 1 or 3 channels can be '
             'classified'
         )
         raise ArgumentError('init_from', path, reason)
-    return learner
