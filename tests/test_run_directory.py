@@ -13,7 +13,7 @@ from maml_tf.saving import checkpoints as checkpoints_module
 from maml_tf.saving.checkpoint_files import checkpoints
 from maml_tf.saving.checkpoints import LEARNER, Checkpoints
 from maml_tf.saving.run_directory import RunDirectory
-from maml_tf.saving.saved_model import new_saved_model
+from maml_tf.saving.saved_model import CARD, new_saved_model
 from maml_tf.serialisation.files import check_new, write_atomically
 
 
@@ -185,8 +185,11 @@ def test_a_saved_model_is_whole_or_not_there(tmp_path):
         scratch.mkdir()
         (scratch / 'saved_model.pb').touch()
         assert not path.exists()
-    assert files(tmp_path) == {'model/saved_model.pb', 'model/maml_tf.json'}
-    assert json.loads((path / 'maml_tf.json').read_text()) == {'way': 5}
+    assert files(tmp_path) == {f'model/{n}' for n in ('saved_model.pb', 'maml_tf.json', CARD)}
+    described = json.loads((path / 'maml_tf.json').read_text())
+    empty = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'  # SHA-256 of nothing
+    assert described['way'] == 5 and described['sha256'] == {'saved_model.pb': empty}
+    assert f'`{empty}`' in (path / CARD).read_text()
     with pytest.raises(ArgumentError, match='^path=.*exists'), new_saved_model(path, {}):
         pytest.fail('not reached')
     with pytest.raises(ArgumentError, match='^export_dir=.*exists'):
