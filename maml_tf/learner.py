@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.episodes.task import EpisodeSpec, SequenceSpec, Task
-from maml_tf.objectives import Axis, Metric, Objective
+from maml_tf.objectives import Axis, Metric, Objective, gradient_steps
 from maml_tf.serialisation.configuration import Configured
 from maml_tf.serialisation.variables import named
 from maml_tf.training import outer_optimizers
@@ -161,7 +161,7 @@ class Learner(Configured, KerasSteps, keras.Model):
 
     def axis(self, entries: int) -> Axis:
         """Returns what the `entries` entries of `query_outputs` stand for."""
-        return Axis('gradient steps', tuple(range(entries)))
+        return gradient_steps(entries)
 
     def shots(self, task: Task) -> tf.Tensor:
         """Returns the support examples per class: a number; with a mask their mean, [tasks]."""

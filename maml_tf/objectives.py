@@ -34,6 +34,11 @@ class Axis(NamedTuple):
     values: tuple[int, ...]
 
 
+def gradient_steps(entries: int) -> Axis:
+    """Returns the axis of scores after 0, 1, ... gradient steps."""
+    return Axis('gradient steps', tuple(range(entries)))
+
+
 ACCURACY = Metric('accuracy', 'Accuracy', '%', higher_is_better=True)
 SQUARED_ERROR = Metric('loss', 'Mean squared error', '', higher_is_better=False)
 RETURN = Metric('return', 'Average return', '', higher_is_better=True)

@@ -128,9 +128,7 @@ def faster():
         validate_every=2 * SAVE_EVERY,
         save_every=SAVE_EVERY,
     )
-    run_training.Schedule = functools.partial(
-        run_training.Schedule, seconds_per_call=float('inf')
-    )
+    run_training.Schedule = functools.partial(run_training.Schedule, seconds_per_call=float('inf'))
     MAML.xla = False
 
 

@@ -73,7 +73,7 @@ def test_interrupted_by_the_user(runs):
     (interrupted, *_), *_ = runs
     assert interrupted['status'] == 1 and interrupted['checkpoints'] == [20, 40, 50]
     assert interrupted['output'].rstrip().splitlines()[-1] == (
-        'interrupted: the same command goes on from the last checkpoint'
+        'interrupted at iteration 50: the same command goes on from there'
     )
 
 

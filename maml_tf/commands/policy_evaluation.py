@@ -14,8 +14,7 @@ from maml_tf.commands.run_evaluation import (
 )
 from maml_tf.commands.run_export import known_of
 from maml_tf.evaluation import evaluate
-from maml_tf.evaluation.report import GRADIENT_STEPS
-from maml_tf.objectives import Axis
+from maml_tf.objectives import gradient_steps
 from maml_tf.rl.evaluation import Evaluation, evaluated
 from maml_tf.rl.flags import OF_TASKS
 from maml_tf.rl.meta_policy import MetaPolicy
@@ -47,7 +46,7 @@ def run_policy_evaluation(experiment: Experiment) -> None:
     iteration, origin = load_evaluated(experiment)
     policy = MetaPolicy(learner, source.environment, source.settings)
     result = _evaluated(experiment, policy, evaluation_tasks(experiment), flags.test_tasks)
-    axis = Axis(GRADIENT_STEPS, tuple(range(result.returns.shape[1])))
+    axis = gradient_steps(result.returns.shape[1])
     size = f'{flags.update_batch_size} rollouts'
     protocol = _protocol(experiment)
     results = report_scores(experiment, result.returns, axis, size, protocol, iteration, origin)

@@ -69,6 +69,7 @@ def run_training(experiment: Experiment) -> None:
             validate,
             writer,
             flags.ensemble,
+            experiment.learner.axis,
             experiment.workers,
         )
 

@@ -48,14 +48,18 @@ def evaluator(
         # The last chunk may draw more tasks than are asked for: XLA compiles per shape, and tasks
         # are endless.
         starts = range(0, tasks, chunk)
-        bar = progress.bar(workers.part(starts), 'evaluating', unit='chunk', delay=5, leave=False)
-        chunks, left_off = [], False
-        for start in bar:
-            if left_off:
-                chunks.append(np.full_like(chunks[0], np.nan))
-                continue
-            chunks.append(score(tf.constant(start, tf.int64)).numpy())
-            left_off = leave_off()
+        mine, chunks, left_off = workers.part(starts), [], False
+        counts = [min(chunk, tasks - start) for start in mine]
+        with progress.bar(
+            total=sum(counts), description='evaluating', unit='task', delay=5, leave=False
+        ) as bar:
+            for start, count in zip(mine, counts):
+                if left_off:
+                    chunks.append(np.full_like(chunks[0], np.nan))
+                    continue
+                chunks.append(score(tf.constant(start, tf.int64)).numpy())
+                bar.update(count)
+                left_off = leave_off()
         return workers.whole(chunks, len(starts))[:tasks]
 
     return evaluate

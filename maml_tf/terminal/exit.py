@@ -25,7 +25,7 @@ def errors_as_one_line(
       flags: {argument: flag} of the arguments whose flag has another name; an ArgumentError is then
         printed with its flag. None: with the name of the argument, as of a program without flags.
       file: what an OSError is about that names no file.
-      interrupted: what is printed after Ctrl-C and SIGTERM.
+      interrupted: what is printed after Ctrl-C and SIGTERM that say nothing themselves.
     Raises: SystemExit.
     """
     try:
@@ -36,11 +36,11 @@ def errors_as_one_line(
         _exit(str(error))
     except OSError as error:
         _exit(f'{error.filename or file}: {error.strerror or error}')
-    except Terminated:
-        print(interrupted, file=sys.stderr)
+    except Terminated as error:
+        print(str(error) or interrupted, file=sys.stderr)
         sys.exit(Terminated.EXIT_CODE)
-    except KeyboardInterrupt:
-        sys.exit(interrupted)
+    except KeyboardInterrupt as error:
+        sys.exit(str(error) or interrupted)
 
 
 def _exit(message: str) -> None:

@@ -48,9 +48,12 @@ class Interrupts:
         self.asked = max(self.asked, int(number))
 
 
-def interruption(number: int) -> KeyboardInterrupt:
-    """Returns what to raise after a signal."""
-    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+def interruption(number: int, iteration: int | None = None) -> KeyboardInterrupt:
+    """Returns what to raise after a signal, once the iteration (None: of nothing) is saved."""
+    kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    if iteration is None:
+        return kind()
+    return kind(f'interrupted at iteration {iteration}: the same command goes on from there')
 
 
 @contextlib.contextmanager

@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.errors import UserError
-from maml_tf.objectives import Metric
+from maml_tf.objectives import Axis, Metric, gradient_steps
 from maml_tf.terminal import progress
 from maml_tf.terminal.interrupts import Interrupts, ended_at_once, interruption
+from maml_tf.training import lines
 from maml_tf.training.course import Course, Mean, Pace, Schedule
 from maml_tf.training.iterate import Run
 from maml_tf.training.phases import Phase
@@ -36,12 +37,14 @@ def train(
     validate: Callable[[Callable[[], bool]], np.ndarray] | None = None,
     summary_writer: tf.summary.SummaryWriter | None = None,
     keep_best: int = 1,
+    axis: Callable[[int], Axis] = gradient_steps,
     workers: Workers | None = None,
 ) -> None:
     """Takes the iterations from `start` on.
 
-    Shows a progress bar and the reference's lines. A checkpoint is written every `save_every`
-    iterations, at the end, and when the user interrupts or a scheduler sends SIGTERM.
+    Shows a progress bar, and lines as the reference has them, with names and units. A checkpoint is
+    written every `save_every` iterations, at the end, and when the user interrupts or a scheduler
+    sends SIGTERM.
 
     Args:
       make_run: (phase, its first iteration) -> `iterate`'s run, called when the phase begins.
@@ -50,6 +53,7 @@ def train(
         checkpoint with the best last one is kept apart.
       summary_writer: None: no summaries and no metrics.csv.
       keep_best: more than one: so many of the best checkpoints are kept for an ensemble.
+      axis: number of scores -> what they stand for.
       workers: that train together, each in this function; None: this process alone.
     Raises:
       UserError: the loss is no longer a number. The last checkpoint stays.
@@ -77,7 +81,7 @@ def train(
         def validated():
             scores = validation.scores(end)
             if len(scores):
-                text = f'Validation results: {scores[0]:.4f}, {scores[-1]:.4f}'
+                text = lines.of_validation(scores, metric, axis(len(scores)))
                 bar.write(text, file=sys.stdout)
             return scores
 
@@ -93,7 +97,7 @@ def train(
                     saved = first
                 (asked,) = workers.most(interrupts.asked)
                 if asked:
-                    raise interruption(asked)
+                    raise interruption(asked, end)
                 phase, mean, pace = now, Mean(), Pace()
             count = schedule.count(first, course.ends, pace.seconds)
             called = time.monotonic()
@@ -116,9 +120,8 @@ def train(
             bar.update(count)
             if end % schedule.print_every == 0:
                 row, scores = mean.take(), []
-                bar.write(
-                    _line(phase, phase.first + end - phase_start, row, metric), file=sys.stdout
-                )
+                number = phase.first + end - phase_start
+                bar.write(lines.of_iteration(phase.title, number, row, metric), file=sys.stdout)
                 if validation and validation.is_due(end):
                     scores = validated()
                     (asked,) = workers.most(interrupts.asked)
@@ -128,14 +131,7 @@ def train(
                 save()
                 saved = end
             if asked == signal.SIGTERM or (asked and end < course.iterations):
-                raise interruption(asked)
-
-
-def _line(phase: Phase, iteration: int, row: dict[str, float], metric: Metric) -> str:
-    """The reference's line: the metric before and after the inner updates."""
-    names = (f'pre_{metric.name}', f'post_{metric.name}')
-    values = [row[name] for name in names if name in row] or list(row.values())
-    return f'{phase.title} {iteration}: ' + ', '.join(f'{value:.4f}' for value in values)
+                raise interruption(asked, end)
 
 
 def _summarise(writer, run_directory, iteration, row, scores, metric) -> None:
