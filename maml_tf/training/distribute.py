@@ -105,10 +105,7 @@ def iterate(
     def on_replica(first, step):
         context = tf.distribute.get_replica_context()
         replica = int(tf.get_static_value(context.replica_id_in_sync_group))
-        update = updates[replica](first + sum(parts[:replica]), step)
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, update)
-        op.apply(total, replicas)
-        return total.log
+        return op.apply_together(updates[replica](first + sum(parts[:replica]), step))
 
     @tf.function(autograph=False)
     def step(iteration):

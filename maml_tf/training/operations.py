@@ -33,19 +33,33 @@ class TrainingOp:
         if not optimizer.built:
             optimizer.build(self._trained)
 
-    def apply(self, update: Update, replicas: int = 1) -> None:
-        """Steps and assigns by an Update of the whole meta-batch.
+    def apply(self, update: Update) -> None:
+        """Steps and assigns by an Update of the whole meta-batch."""
+        self._apply(update, self._clip(update.gradients), 1)
 
-        replicas: how many hold the same Update and step together; Keras adds up what they pass.
+    def apply_together(self, update: Update) -> dict[str, tf.Tensor]:
+        """Does the same on every replica of a strategy, each with its part of the Update's sum.
+
+        Keras adds up the gradients that replicas pass to an optimizer, so that they travel once;
+        where they are bounded, which only their sum can be, they travel twice.
+
+        Returns: the log of the whole meta-batch.
         """
-        gradients: Sequence[tf.Tensor] = self._clip(update.gradients)
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync
+        whole = lambda part: context.all_reduce(tf.distribute.ReduceOp.SUM, part)
+        if self._clip(update.gradients) is update.gradients:
+            total = whole(update._replace(gradients=[]))
+            self._apply(total, update.gradients, replicas)
+        else:
+            total = whole(update)
+            self._apply(total, [g / replicas for g in self._clip(total.gradients)], replicas)
+        return total.log
+
+    def _apply(self, update: Update, gradients: Sequence[tf.Tensor], replicas: int) -> None:
         if self._weight_decay:
-            gradients = [
-                g + self._weight_decay * w.value
-                for g, w in zip(gradients, self._trained, strict=True)
-            ]
-        if replicas > 1:
-            gradients = [g / replicas for g in gradients]
+            decay = self._weight_decay / replicas
+            gradients = [g + decay * w.value for g, w in zip(gradients, self._trained, strict=True)]
         # The state first: the optimizer's rate may be part of it.
         for name, value in update.state.items():
             self._named[name].assign(value)
