@@ -88,14 +88,21 @@ def test_flags_that_cannot_be_read(argument, words):
         (['--meta_batch_size=5000000000'], ['--meta_batch_size=5000000000', 'at most 2147483647']),
         # Where nothing can be written, whoever asks.
         (['--export_dir=/proc/here'], ['--export_dir=/proc/here', 'nothing can be written']),
-        (['--write_tasks=/proc/here/tasks'], ['--write_tasks=/proc/here/tasks', 'nothing can be']),
+        (
+            ['--datasource=omniglot', '--norm=batch_norm', '--write_tasks=/proc/here/tasks'],
+            ['--write_tasks=/proc/here/tasks', 'nothing can be'],
+        ),
         (['--export_dir=/dev/null/x'], ['--export_dir=/dev/null/x', 'nothing can be written']),
         ([f'--export_dir=new/{"x" * 250}'], ['--export_dir=new/x', 'nothing can be written']),
-        (['--write_tasks=.'], ['--write_tasks=.', 'a directory']),
+        (
+            ['--datasource=omniglot', '--norm=batch_norm', '--write_tasks=.'],
+            ['--write_tasks=.', 'a directory'],
+        ),
         # In each other's way.
         (['--export_dir=logs'], ['--export_dir=logs', '--logdir writes']),
         (
-            ['--export_dir=new', '--export_embedding_dir=new'],
+            ['--datasource=omniglot', '--norm=batch_norm', '--algorithm=prototypical']
+            + ['--export_dir=new', '--export_embedding_dir=new'],
             ['--export_embedding_dir=new', '--export_dir'],
         ),
         # What means nothing to the sinusoid.

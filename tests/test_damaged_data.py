@@ -61,7 +61,6 @@ def prepared(tmp_path):
         ('label.labels.txt', lambda path: path.write_bytes(b'')),
         ('label.labels.txt', lambda path: path.unlink()),
         ('label.labels.txt', cut),
-        ('features.json', lambda path: path.write_text('{')),
     ],
     ids=lambda value: value if isinstance(value, str) else '',
 )

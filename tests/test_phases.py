@@ -643,8 +643,8 @@ def test_a_new_column_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         with pytest.raises(OSError, match='full'):
             directory.append_metrics({'iteration': 3, 'b': 1.5})
     assert path.read_text() == before and list(tmp_path.iterdir()) == [path]
-    directory.append_metrics({'iteration': 3, 'b': 1.5, 'a': 'x,y'})
+    directory.append_metrics({'iteration': 3, 'b': 1.5, 'a': 2.5})
     directory.append_metrics({'b': 2, 'iteration': 4})
-    assert path.read_text() == 'iteration,a,b\n1,0.5,\n2,,\n3,"x,y",1.5\n4,,2\n'
+    assert path.read_text() == 'iteration,a,b\n1,0.5,\n2,,\n3,2.5,1.5\n4,,2\n'
     directory.forget_metrics_after(2)
     assert path.read_text() == 'iteration,a,b\n1,0.5,\n2,,\n'

@@ -18,6 +18,7 @@ def check_outputs(flags) -> None:
     exports = [name for name in EXPORTS if flags[name].value]
     for name in exports:
         check_new(flags[name].value, name)
+    check_apart(flags)
     if exports and flags.ensemble > 1:
         raise UserError(
             f'--{exports[0]}={flags[exports[0]].value}: exports one checkpoint; leave out '
@@ -35,12 +36,12 @@ def check_outputs(flags) -> None:
         )
 
 
-def check_apart(flags, run: pathlib.Path) -> None:
+def check_apart(flags, run: pathlib.Path | None = None) -> None:
     """Raises UserError where one output would be in the way of another.
 
-    run: the run directory, which is there first.
+    run: the run directory, which is there first; None: not known yet.
     """
-    outputs = [('logdir', run.absolute())]
+    outputs = [('logdir', run.absolute())] if run else []
     for name in ('write_tasks', *EXPORTS):  # in the order in which they are written
         if flags[name].value:
             outputs.append((name, pathlib.Path(flags[name].value).absolute()))

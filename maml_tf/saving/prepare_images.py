@@ -131,16 +131,23 @@ def _resized(image, box, side, name):
     """Resizes what lies in a box, (firsts [2], lengths [2]), to [side, side, channels]."""
     firsts, lengths = box
     scales = lengths / side
+    if name == 'nearest':
+        rows, columns = (_nearest(firsts[axis], scales[axis], side) for axis in (0, 1))
+        return tf.gather(tf.gather(image, rows, axis=0), columns, axis=1)
     numbers = tf.range(side, dtype=tf.float64) + 0.5
     centres = [firsts[axis] + numbers * scales[axis] for axis in (0, 1)]
-    if name == 'nearest':
-        rows, columns = (tf.cast(tf.floor(centre), tf.int32) for centre in centres)
-        return tf.gather(tf.gather(image, rows, axis=0), columns, axis=1)
     height, width = tf.unstack(tf.shape(image)[:2])
     down = _weights(height, centres[0], scales[0], FILTERS[name])
     across = _weights(width, centres[1], scales[1], FILTERS[name])
     image = _as_bytes(tf.einsum('xw,hwc->hxc', across, image))
     return _as_bytes(tf.einsum('yh,hxc->yxc', down, image))
+
+
+def _nearest(first, scale, side):
+    """Returns which input pixel each output pixel shows, [side]."""
+    # Pillow goes from one to the next by adding, and its rounding decides between two pixels.
+    steps = tf.concat([[first + 0.5 * scale], tf.fill([side - 1], scale)], axis=0)
+    return tf.cast(tf.cumsum(steps), tf.int32)
 
 
 def _weights(

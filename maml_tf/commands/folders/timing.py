@@ -1,7 +1,8 @@
 """How long the training takes that is proposed for a folder, by a few of its steps, here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 STEPS = 5  # that are timed, after one that compiles
 Clock = Callable[[], float]
@@ -45,7 +46,7 @@ def seconds_per_iteration(arguments: list[str], clock: Clock = time.perf_counter
     return (clock() - start) / STEPS
 
 
-def finished(log) -> None:
+def finished(log: Mapping[str, Any]) -> None:
     """Waits for the numbers of a step."""
     for value in log.values():
         float(value)

@@ -75,7 +75,8 @@ def find(
             return {split: functools.partial(read, split, *files) for split, files in paths.items()}
         lost = [path.name for files in paths.values() for path in files if not path.exists()]
         if len(lost) < sum(map(len, paths.values())):
-            partly.append(f'; of {", ".join(patterns).format("…")} it lacks {", ".join(lost)}')
+            names = ', '.join(pattern.format('…') for pattern in patterns)
+            partly.append(f'; of {names} it lacks {", ".join(lost)}')
     raise ArgumentError(
         'manual_dir',
         manual_dir,
