@@ -34,14 +34,6 @@ class SharedRunDirectory:
         """Returns the run directory itself, for what the chief does alone."""
         return self._directory
 
-    def restore(self, iteration: int = -1) -> int:
-        """Gives a checkpoint to all workers, see Checkpoints.restore."""
-        return self._shared(lambda: self._directory.restore(iteration))
-
-    def restore_among_best(self, iteration: int) -> int:
-        """Gives one of the best checkpoints to all, see Checkpoints.restore_among_best."""
-        return self._shared(lambda: self._directory.restore_among_best(iteration))
-
     def set_aside(self) -> str | None:
         """Renames an earlier run, see RunDirectory.set_aside."""
         return self._workers.from_chief(lambda: _text(self._directory.set_aside()))
@@ -49,7 +41,14 @@ class SharedRunDirectory:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         # What is left takes and returns Python's own types.
         method = getattr(self._directory, name)
-        return lambda *arguments: self._workers.from_chief(lambda: method(*arguments))
+
+        def of_chief(*arguments):
+            value = self._workers.from_chief(lambda: method(*arguments))
+            if name.startswith('restore'):  # whatever it reads, all are to have
+                self._workers.share(self._directory.variables())
+            return value
+
+        return of_chief
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -57,11 +56,6 @@ class SharedRunDirectory:
         with contextlib.ExitStack() as stack:
             self._workers.from_chief(lambda: stack.enter_context(self._directory.held()))
             yield
-
-    def _shared(self, restore: Callable[[], int]) -> int:
-        iteration = self._workers.from_chief(restore)
-        self._workers.share(self._directory.variables())
-        return iteration
 
 
 def _text(path: pathlib.Path | None) -> str | None:
