@@ -18,11 +18,11 @@ from absl import app, flags, logging  # noqa: E402  (TensorFlow is to be started
 
 from maml_tf.commands import command_line  # noqa: E402
 from maml_tf.commands.experiment import build  # noqa: E402
-from maml_tf.commands.policy_evaluation import run_policy_evaluation, simulates  # noqa: E402
+from maml_tf.commands.policies.evaluation import run_policy_evaluation, simulates  # noqa: E402
 from maml_tf.commands.run_evaluation import run_evaluation  # noqa: E402
 from maml_tf.commands.run_training import run_training  # noqa: E402
 from maml_tf.terminal.exit import errors_as_one_line  # noqa: E402
-from maml_tf.training.together import one_of_several  # noqa: E402
+from maml_tf.training.distribution.together import one_of_several  # noqa: E402
 
 
 @errors_as_one_line(

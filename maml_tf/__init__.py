@@ -91,7 +91,7 @@ _HOMES = {
     'Update': 'training.phases',
     'Phase': 'training.phases',
     'OuterLoop': 'training.phases',
-    'export': 'saving.export',
+    'export': 'saving.exports.export',
     'UserError': 'errors',
 }
 

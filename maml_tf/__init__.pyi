@@ -83,7 +83,7 @@ from maml_tf.rl.environments.environment import Trajectories as Trajectories
 from maml_tf.rl.environments.navigation2d import Navigation2D as Navigation2D
 from maml_tf.rl.meta_policy import MetaPolicy as MetaPolicy
 from maml_tf.rl.policy import GaussianPolicy as GaussianPolicy
-from maml_tf.saving.export import export as export
+from maml_tf.saving.exports.export import export as export
 from maml_tf.training.phases import Loss as Loss
 from maml_tf.training.phases import OuterLoop as OuterLoop
 from maml_tf.training.phases import Phase as Phase

@@ -1,6 +1,6 @@
-"""Runs `python -m maml_tf.compare`, see commands/compare.py."""
+"""Runs `python -m maml_tf.compare`, see commands/views/compare.py."""
 
-from maml_tf.commands.compare import main
+from maml_tf.commands.views.compare import main
 
 if __name__ == '__main__':
     main()

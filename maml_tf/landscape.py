@@ -1,6 +1,6 @@
-"""Runs `python -m maml_tf.landscape`, see commands/landscape.py."""
+"""Runs `python -m maml_tf.landscape`, see commands/views/landscape.py."""
 
-from maml_tf.commands.landscape import main
+from maml_tf.commands.views.landscape import main
 
 if __name__ == '__main__':
     main()

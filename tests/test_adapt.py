@@ -24,7 +24,7 @@ from maml_tf.networks.encoders import conv4
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification, MeanClassification, Regression
 from maml_tf.saving.checkpoints import LEARNER
-from maml_tf.saving.export import export
+from maml_tf.saving.exports.export import export
 from maml_tf.saving.run_directory import RunDirectory
 
 SIDE, WAY, STEPS = 20, 4, 2

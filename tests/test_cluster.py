@@ -6,7 +6,7 @@ import pytest
 from command import run_here
 
 from maml_tf.errors import ArgumentError, UserError
-from maml_tf.training import cluster, distribute
+from maml_tf.training.distribution import cluster, distribute
 
 TWO = {'worker': ['a:2222', 'b:2222']}
 SLURM = {

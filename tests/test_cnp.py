@@ -14,7 +14,7 @@ from maml_tf.algorithms.baselines.gaussian_process import GaussianProcessPosteri
 from maml_tf.algorithms.model_based.cnp import CNP
 from maml_tf.algorithms.model_based.cnp_classifier import CNPClassifier
 from maml_tf.commands.command_line import parsed
-from maml_tf.commands.compare import main as compare
+from maml_tf.commands.views.compare import main as compare
 from maml_tf.datasets import gaussian_process
 from maml_tf.datasets.flags import episode_specs
 from maml_tf.datasets.gaussian_process import GaussianProcess

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from command import ROOT
 
-from maml_tf.commands.compare import main
+from maml_tf.commands.views.compare import main
 from maml_tf.errors import UserError
 from maml_tf.evaluation import comparison_plot, report
 from maml_tf.evaluation.comparison import compare, scores, training_curve

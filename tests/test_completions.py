@@ -11,7 +11,7 @@ from test_image_completion import prepared  # noqa: F401  (a fixture: a prepared
 
 from maml_tf.algorithms.model_based.cnp import CNP
 from maml_tf.algorithms.optimisation.cavia import CAVIA
-from maml_tf.commands import completed
+from maml_tf.commands.views import completed
 from maml_tf.episodes.image_completion import ImageCompletion
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.task import EpisodeSpec

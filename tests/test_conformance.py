@@ -21,7 +21,7 @@ from maml_tf.evaluation import evaluate
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Regression
 from maml_tf.saving.checkpoints import LEARNER
-from maml_tf.saving.export import export
+from maml_tf.saving.exports.export import export
 from maml_tf.saving.init_from import load_weights
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.training.iterate import iterate

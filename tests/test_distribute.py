@@ -49,7 +49,7 @@ def learn_twice(path, *methods):
 
 def learn_as_a_worker(path, *methods):
     """Does the same together with other workers; each writes a file of its own."""
-    from maml_tf.training import distribute
+    from maml_tf.training.distribution import distribute
 
     distribute.make_strategy('multi_worker')  # Before anything that is imported computes.
     number = json.loads(os.environ['TF_CONFIG'])['task']['index']
@@ -62,7 +62,7 @@ def talk(number):
     import tensorflow as tf
 
     from maml_tf.errors import ArgumentError, UserError
-    from maml_tf.training import distribute
+    from maml_tf.training.distribution import distribute
 
     strategy = distribute.make_strategy('multi_worker')
     both = distribute.workers_of(strategy)
@@ -110,7 +110,7 @@ def learn(strategies, path, *methods):
     import keras
     from test_conformance import source_for, training_draw
 
-    from maml_tf.training import distribute
+    from maml_tf.training.distribution import distribute
     from maml_tf.training.iterate import iterate
     from maml_tf.training.operations import TrainingOp
     from maml_tf.training.phases import OuterLoop

@@ -17,8 +17,8 @@ from maml_tf.errors import ArgumentError
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification, MeanClassification, Regression
-from maml_tf.saving.export import export
-from maml_tf.saving.export_embedding import export_embedding
+from maml_tf.saving.exports.export import export
+from maml_tf.saving.exports.export_embedding import export_embedding
 
 WAY = 3
 

@@ -14,8 +14,8 @@ from maml_tf.algorithms.baselines import context_predictors
 from maml_tf.algorithms.baselines.from_scratch import FromScratch
 from maml_tf.algorithms.baselines.in_context_baseline import InContextBaseline
 from maml_tf.commands.command_line import parsed
-from maml_tf.commands.compare import main as compare
 from maml_tf.commands.experiment import problem_of
+from maml_tf.commands.views.compare import main as compare
 from maml_tf.datasets.function_families import Linear, TwoLayerNetwork
 from maml_tf.datasets.prompt_shifts import Shift
 from maml_tf.episodes.task import EpisodeSpec

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maml_tf.commands.landscape import main
+from maml_tf.commands.views.landscape import main
 from maml_tf.evaluation import landscape
 
 

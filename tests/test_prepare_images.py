@@ -9,7 +9,7 @@ from PIL import Image
 
 from maml_tf.datasets.raw.image_files import FILTERS, Preparation, read_prepared
 from maml_tf.errors import ArgumentError
-from maml_tf.saving.prepare_images import signatures
+from maml_tf.saving.exports.prepare_images import signatures
 
 SIDE = 24
 ROUNDED = 1.01  # grey levels

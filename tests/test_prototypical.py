@@ -18,7 +18,7 @@ from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import embedding_plots
 from maml_tf.networks.encoders import BatchNorm, conv4
 from maml_tf.objectives import MeanClassification, Regression
-from maml_tf.saving.export_embedding import export_embedding
+from maml_tf.saving.exports.export_embedding import export_embedding
 
 WAY, SIDE = 3, 16
 STEP = tf.constant(0, tf.int64)

@@ -8,7 +8,7 @@ from command import ROOT
 
 from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.saving.export import export
+from maml_tf.saving.exports.export import export
 
 ROOMS = ('data', 'flags', 'maml_tf', 'tests')
 PAGES = sorted(ROOT.glob('*.md')) + sorted(p for room in ROOMS for p in (ROOT / room).rglob('*.md'))

@@ -12,8 +12,8 @@ from maml_tf.errors import ArgumentError, UserError
 from maml_tf.saving import checkpoints as checkpoints_module
 from maml_tf.saving.checkpoint_files import checkpoints
 from maml_tf.saving.checkpoints import LEARNER, Checkpoints
+from maml_tf.saving.exports.saved_model import CARD, new_saved_model
 from maml_tf.saving.run_directory import RunDirectory
-from maml_tf.saving.saved_model import CARD, new_saved_model
 from maml_tf.serialisation.files import check_new, write_atomically
 
 

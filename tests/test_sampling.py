@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.commands import contact_sheet
+from maml_tf.commands.views import contact_sheet
 from maml_tf.episodes import manifest
 from maml_tf.episodes.images import ClassImages, ImageClasses
 from maml_tf.episodes.task import EpisodeSpec
@@ -16,7 +16,7 @@ from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.objectives import Classification
-from maml_tf.training import distribute
+from maml_tf.training.distribution import distribute
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op
 from maml_tf.training.outer_optimizers import adam

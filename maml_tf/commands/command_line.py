@@ -15,8 +15,10 @@ from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.networks import flags as networks
 from maml_tf.rl import flags as rl
-from maml_tf.saving import export, run_directory
-from maml_tf.training import distribute, outer_optimizers, shares, train
+from maml_tf.saving import run_directory
+from maml_tf.saving.exports import export
+from maml_tf.training import outer_optimizers, shares, train
+from maml_tf.training.distribution import distribute
 
 OWNERS = (train, run_directory, evaluate, export, distribute, rl)
 # Modules whose flags mean something to some methods only; see Learner.heeds.

@@ -19,15 +19,16 @@ from maml_tf.episodes.task import EpisodeSpec, SequenceSpec
 from maml_tf.errors import UserError
 from maml_tf.learner import Learner
 from maml_tf.saving.checkpoints import LEARNER
-from maml_tf.saving.export_embedding import check_has_embedding
+from maml_tf.saving.exports.export_embedding import check_has_embedding
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.saving.run_name import experiment_string
 from maml_tf.saving.shared_run_directory import SharedRunDirectory
 from maml_tf.serialisation.variables import optimizer_names
-from maml_tf.training import cluster, distribute, outer_optimizers
+from maml_tf.training import outer_optimizers
+from maml_tf.training.distribution import cluster, distribute
+from maml_tf.training.distribution.workers import Workers
 from maml_tf.training.operations import TrainingOp, WholeOp, op_of
 from maml_tf.training.phases import OuterLoop, Phase
-from maml_tf.training.workers import Workers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from maml_tf.commands import command_line, completed
+from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
 from maml_tf.commands.run_export import run_export
+from maml_tf.commands.views import completed
 from maml_tf.episodes import manifest
 from maml_tf.episodes.image_completion import ImageCompletion
 from maml_tf.episodes.task import Draw, EpisodeSpec, SequenceSpec

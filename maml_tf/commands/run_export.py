@@ -5,9 +5,9 @@ from typing import Any
 
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
-from maml_tf.saving import model_card
-from maml_tf.saving.export import export
-from maml_tf.saving.export_embedding import export_embedding
+from maml_tf.saving.exports import model_card
+from maml_tf.saving.exports.export import export
+from maml_tf.saving.exports.export_embedding import export_embedding
 
 
 def known_of(

@@ -7,14 +7,14 @@ import tensorflow as tf
 
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
-from maml_tf.commands.policy_evaluation import policy_validator, simulates
+from maml_tf.commands.policies.evaluation import policy_validator, simulates
 from maml_tf.commands.run_evaluation import evaluation_tasks, evaluator, load_init_from
 from maml_tf.episodes.task import BatchSpec, Draw, Spec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.saving.starting_weights import start_from
-from maml_tf.training import distribute
 from maml_tf.training.course import Schedule
+from maml_tf.training.distribution import distribute
 from maml_tf.training.iterate import Run, iterate, one_by_one
 from maml_tf.training.operations import WholeOp
 from maml_tf.training.phases import Phase

@@ -9,7 +9,7 @@ import tensorflow as tf
 from maml_tf.learner import Learner
 from maml_tf.terminal import progress
 from maml_tf.training import shares
-from maml_tf.training.workers import Workers
+from maml_tf.training.distribution.workers import Workers
 
 
 def ensemble_scores(

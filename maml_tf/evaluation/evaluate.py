@@ -10,7 +10,7 @@ from maml_tf.episodes.task import EpisodeSpec, SequenceSpec
 from maml_tf.learner import Learner
 from maml_tf.terminal import progress
 from maml_tf.training import shares
-from maml_tf.training.workers import Workers
+from maml_tf.training.distribution.workers import Workers
 
 # Not the training seed: every run, whatever its method and seed, is scored on the same tasks.
 TASK_SEED = 1

@@ -1,1 +1,1 @@
-"""Run directories, checkpoints and SavedModels."""
+"""Run directories and checkpoints; below, SavedModels."""

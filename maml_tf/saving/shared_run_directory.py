@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from maml_tf.saving.run_directory import RunDirectory
-from maml_tf.training.workers import Workers
+from maml_tf.training.distribution.workers import Workers
 
 
 class SharedRunDirectory:

@@ -17,10 +17,10 @@ from maml_tf.terminal import progress
 from maml_tf.terminal.interrupts import Interrupts, ended_at_once, interruption
 from maml_tf.training import lines
 from maml_tf.training.course import Course, Mean, Pace, Schedule
+from maml_tf.training.distribution.workers import Workers
 from maml_tf.training.iterate import Run
 from maml_tf.training.phases import Phase
 from maml_tf.training.validation import Validation
-from maml_tf.training.workers import Workers
 
 if TYPE_CHECKING:  # Saving stands on learners, and learners on training.
     from maml_tf.saving.run_directory import RunDirectory

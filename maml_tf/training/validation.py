@@ -9,7 +9,7 @@ import numpy as np
 
 from maml_tf.objectives import Metric
 from maml_tf.terminal.interrupts import Interrupts
-from maml_tf.training.workers import Workers
+from maml_tf.training.distribution.workers import Workers
 
 if TYPE_CHECKING:  # Saving stands on learners, and learners on training.
     from maml_tf.saving.run_directory import RunDirectory

@@ -15,8 +15,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from maml_tf.commands.folders.trained import Trained
 from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.errors import ArgumentError
-from maml_tf.saving.prepare_images import IMAGE_BYTES, described, prepared, signatures
-from maml_tf.saving.saved_model import new_saved_model
+from maml_tf.saving.exports.prepare_images import IMAGE_BYTES, described, prepared, signatures
+from maml_tf.saving.exports.saved_model import new_saved_model
 from maml_tf.terminal.text import shown
 
 CHUNK = 50  # images in one call

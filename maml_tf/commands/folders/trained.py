@@ -15,8 +15,8 @@ from maml_tf.commands.experiment import problem_of
 from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import ArgumentError, UserError
-from maml_tf.saving import model_card
 from maml_tf.saving.checkpoints import checkpoints
+from maml_tf.saving.exports import model_card
 from maml_tf.saving.init_from import load_weights
 from maml_tf.terminal.text import shown
 

@@ -16,9 +16,10 @@ from typing import Any
 import absl.flags
 
 from maml_tf import algorithms
-from maml_tf.commands import command_line, completed
-from maml_tf.commands.compare import named_run
+from maml_tf.commands import command_line
 from maml_tf.commands.experiment import problem_of
+from maml_tf.commands.views import completed
+from maml_tf.commands.views.compare import named_run
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes.image_completion import ImageCompletion
 from maml_tf.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from maml_tf.datasets.raw.image_files import MIDDLE, Preparation
-from maml_tf.saving.orientation import orientation
+from maml_tf.saving.exports.orientation import orientation
 
 # TensorFlow Serving takes base64 for what is named so.
 IMAGE_BYTES = 'image_bytes'

@@ -10,10 +10,11 @@ import tensorflow as tf
 
 from maml_tf.errors import ArgumentError
 from maml_tf.terminal.interrupts import ended_at_once
-from maml_tf.training import cluster, shares
+from maml_tf.training import shares
+from maml_tf.training.distribution import cluster
+from maml_tf.training.distribution.workers import Workers
 from maml_tf.training.iterate import Run, loop
 from maml_tf.training.operations import TrainingOp
-from maml_tf.training.workers import Workers
 
 NAMES = ('auto', 'one_device', 'mirrored', 'multi_worker')
 

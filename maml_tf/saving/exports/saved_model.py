@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.errors import UserError
-from maml_tf.saving import model_card
+from maml_tf.saving.exports import model_card
 from maml_tf.serialisation.files import check_new
 from maml_tf.serialisation.tensorflow_errors import is_of_files, reason
 

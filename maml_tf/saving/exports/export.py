@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.learner import Learner, State
-from maml_tf.saving import input_checks, model_card, prepare_images
-from maml_tf.saving.saved_model import new_saved_model
+from maml_tf.saving.exports import input_checks, model_card, prepare_images
+from maml_tf.saving.exports.saved_model import new_saved_model
 
 
 def export(

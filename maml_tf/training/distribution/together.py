@@ -9,7 +9,7 @@ from typing import NoReturn
 import tensorflow as tf
 
 from maml_tf.terminal import progress
-from maml_tf.training import cluster
+from maml_tf.training.distribution import cluster
 
 # TensorFlow has no error of its own for it.
 WORDS = ('collective', 'coordination', 'incarnation')

@@ -11,8 +11,8 @@ from maml_tf.learner import State
 from maml_tf.rl.environments.environment import Trajectories
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.reinforce import distribution, inner_problem
-from maml_tf.saving import input_checks, model_card
-from maml_tf.saving.saved_model import new_saved_model
+from maml_tf.saving.exports import input_checks, model_card
+from maml_tf.saving.exports.saved_model import new_saved_model
 
 OF_TRAJECTORIES = ('observations', 'actions', 'rewards', 'counts')
 

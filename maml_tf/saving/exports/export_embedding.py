@@ -10,8 +10,8 @@ from maml_tf.algorithms.metric.metric_learner import MetricLearner
 from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner
-from maml_tf.saving import input_checks, model_card, prepare_images
-from maml_tf.saving.saved_model import new_saved_model
+from maml_tf.saving.exports import input_checks, model_card, prepare_images
+from maml_tf.saving.exports.saved_model import new_saved_model
 
 
 def export_embedding(

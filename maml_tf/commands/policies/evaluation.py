@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from maml_tf.commands import policy_pictures
 from maml_tf.commands.experiment import Experiment
+from maml_tf.commands.policies import policy_pictures
 from maml_tf.commands.run_evaluation import (
     evaluation_tasks,
     load_evaluated,
@@ -19,7 +19,7 @@ from maml_tf.rl.evaluation import Evaluation, evaluated
 from maml_tf.rl.flags import OF_TASKS
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.simulation import Simulation
-from maml_tf.saving.export_policy import export_policy
+from maml_tf.saving.exports.export_policy import export_policy
 
 VALIDATION_TASKS = 20
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.errors import UserError
-from maml_tf.training.cluster import Cluster
+from maml_tf.training.distribution.cluster import Cluster
 
 T = TypeVar('T')
 

@@ -1,0 +1,1 @@
+"""What evaluates and draws the policies of reinforcement learning."""

@@ -1,0 +1,1 @@
+"""SavedModels, and what lies beside them."""

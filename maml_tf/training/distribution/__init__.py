@@ -1,0 +1,1 @@
+"""Training spread over devices and over workers."""
