@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from maml_tf.commands.experiment import Experiment
-from maml_tf.commands.policies import policy_pictures
+from maml_tf.commands.policies import pictures
 from maml_tf.commands.run_evaluation import (
     evaluation_tasks,
     load_evaluated,
@@ -51,7 +51,7 @@ def run_policy_evaluation(experiment: Experiment) -> None:
     protocol = _protocol(experiment)
     results = report_scores(experiment, result.returns, axis, size, protocol, iteration, origin)
     title = f'{flags.algorithm}, {flags.datasource} {size}'
-    policy_pictures.draw(experiment, result, axis, title)
+    pictures.draw(experiment, result, axis, title)
     print(f'Pictures and results.json: {experiment.directory.path}')
     if flags.export_dir:
         export_policy(policy, flags.export_dir, known_of(experiment, iteration, results))
