@@ -16,6 +16,7 @@ import sys
 import traceback
 
 from command import ROOT
+from file_operations import Operations, recorded
 
 ITERATIONS, SAVE_EVERY, PRINT_EVERY, CALL = 300, 20, 10, 10
 FLAGS = (
@@ -35,27 +36,37 @@ class End:
     removed: not when the file takes its name, but when it is removed.
     times: how often that happens; the run ends the last time.
     by: the signal.
+    phase, how: of file_operations.Operations; `at` is then the part of the phase's operations in an
+      undisturbed run that comes before, from 0 to 1.
     """
 
-    at: int | str
+    at: int | str | float
     after: bool = False
     torn: bool = False
     removed: bool = False
     times: int = 1
     by: int = signal.SIGKILL
+    phase: str = ''
+    how: str = 'before'
 
 
-def run(chains):
+def run(chains, flags=None):
     """Runs the program one time after the other, in each directory the same command.
 
     Args:
       chains: {directory: ends}; each run ends by its End, None: as it ends by itself.
+      flags: {directory: the command line besides --logdir}; None: FLAGS for each. Where Ends name a
+        phase, the first directory of this command line has one run alone, which nothing disturbs.
     Returns: {directory: a dict for each run}, in which are `status`, minus the signal that killed
       the run or its exit code; `checkpoints`, the iterations that there are; `output`, all that it
-      printed.
+      printed; `operations`, of a run that was to end in a phase or to count them.
     """
     plan = {
-        str(logdir): [end and dataclasses.asdict(end) for end in ends]
+        str(logdir): {
+            'flags': [*(flags or {}).get(logdir, FLAGS)],
+            'counts': bool(flags),
+            'ends': [end and dataclasses.asdict(end) for end in ends],
+        }
         for logdir, ends in chains.items()
     }
     result = subprocess.run(
@@ -75,33 +86,46 @@ def main():
     """Forks the runs that standard input describes, one after the other."""
     import run_maml
 
-    plan, reports = json.load(sys.stdin), {}
-    for logdir, ends in plan.items():
+    plan, reports, counts = json.load(sys.stdin), {}, {}
+    for logdir, chain in plan.items():
         reports[logdir] = []
-        for number, end in enumerate(ends):
-            output = pathlib.Path(f'{logdir}.{number}.txt')
+        for number, end in enumerate(chain['ends']):
+            record = pathlib.Path(f'{logdir}.{number}.json') if chain['counts'] else None
+            flags = [*chain['flags'], f'--logdir={logdir}']
+            # No file, which a limit on the size of files would concern.
+            reader, writer = os.pipe()
             child = os.fork()
             if child == 0:
-                _child(run_maml, output, logdir, end and End(**end))
+                os.close(reader)
+                _child(run_maml, writer, flags, end and End(**end), record, counts)
+            os.close(writer)
+            with open(reader, 'rb') as pipe:
+                output = pipe.read().decode(errors='replace')
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             indices = pathlib.Path(logdir).glob('*/model-*.index')
             found = sorted(int(path.stem.split('-')[1]) for path in indices)
-            report = {'status': status, 'checkpoints': found, 'output': output.read_text('utf-8')}
+            report = {'status': status, 'checkpoints': found, 'output': output}
+            if record:
+                report['operations'] = recorded(record)
+                if chain['ends'] == [None]:
+                    counts = report['operations']
             reports[logdir].append(report)
     print(json.dumps(reports))
 
 
-def _child(run_maml, output, logdir, end):
-    with open(output, 'w', encoding='utf-8') as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
+def _child(run_maml, output, flags, end, record, counts):
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
     sys.stdout.reconfigure(line_buffering=True)
     code = 1
     try:
         faster()
-        if end is not None:
+        sys.argv = ['run_maml.py', *flags]
+        if record:
+            operations = Operations(record.parent, record, **_operation(end, counts))
+        elif end is not None:
             _prepare(end)
-        sys.argv = ['run_maml.py', *FLAGS, f'--logdir={logdir}']
         run_maml.run()
     except SystemExit as error:
         if isinstance(error.code, str):  # A message, which the interpreter would print.
@@ -110,15 +134,27 @@ def _child(run_maml, output, logdir, end):
     except BaseException:
         traceback.print_exc()
     finally:
+        if record and end is None:
+            operations.write()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 0)
 
 
+def _operation(end, counts):
+    """Returns where an End of a phase is."""
+    if end is None:
+        return {}
+    number = 1 + int(end.at * counts[end.phase])
+    return {'phase': end.phase, 'number': number, 'how': end.how}
+
+
 def faster():
     """Saves and prints often, so that few iterations see all there is to see."""
+    from maml_tf.algorithms.metric.prototypical import Prototypical
     from maml_tf.algorithms.optimisation.maml import MAML
     from maml_tf.commands import run_training
+    from maml_tf.datasets.raw import memory_map
     from maml_tf.datasets.sources import SOURCES
 
     SOURCES['sinusoid'] = dataclasses.replace(
@@ -129,7 +165,8 @@ def faster():
         save_every=SAVE_EVERY,
     )
     run_training.Schedule = functools.partial(run_training.Schedule, seconds_per_call=float('inf'))
-    MAML.xla = False
+    MAML.xla = Prototypical.xla = False
+    memory_map.IN_MEMORY = 0
 
 
 def _prepare(end):

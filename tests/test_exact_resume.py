@@ -17,7 +17,7 @@ ENDS = [
     (End(45, by=signal.SIGINT), 50, 'interrupted by the user'),
     (End(DATA, torn=True), 50, 'half of a checkpoint is written'),
     (End(DATA, after=True), 50, 'the data are there, the index is not'),
-    (End('clock.json'), 60, 'the checkpoint is there, nothing that follows it'),
+    (End('model-60.index', after=True), 60, 'the checkpoint is there, nothing that follows it'),
     (End(15), 60, 'between two checkpoints, after a row of metrics'),
     (End('metrics.csv'), 60, 'half of a row of metrics is written'),
     (End(f'best/{DATA}', after=True), 60, 'the data of the best are there, the index is not'),

@@ -1,5 +1,7 @@
 """No two processes train in one run directory."""
 
+import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -8,7 +10,7 @@ import socket
 import pytest
 
 from maml_tf.errors import UserError
-from maml_tf.saving.lock import held
+from maml_tf.serialisation.lock import held
 
 # A new interpreter, which has nothing of this one's.
 processes = multiprocessing.get_context('spawn')
@@ -86,12 +88,30 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
     def without(file, how):
         raise OSError(38, 'Function not implemented')
 
-    monkeypatch.setattr('maml_tf.saving.lock.fcntl.flock', without)
+    monkeypatch.setattr('maml_tf.serialisation.lock.fcntl.flock', without)
     with held(tmp_path / 'run'):
         assert 'has no locks' in capsys.readouterr().out
     monkeypatch.setattr(
-        'maml_tf.saving.lock.fcntl.flock',
+        'maml_tf.serialisation.lock.fcntl.flock',
         lambda *_: (_ for _ in ()).throw(OSError(5, 'Input/output error')),
     )
     with pytest.raises(OSError, match='Input/output'), held(tmp_path / 'run'):
         pytest.fail('not reached')
+
+
+def test_one_that_waits(other):
+    """It says for whom, and goes on when the other has ended."""
+    directory, process, connection = other
+    said = io.StringIO()
+
+    class Saying(io.StringIO):
+        def write(self, text):
+            if 'waiting' in text:
+                connection.send('end')
+            return said.write(text)
+
+    with contextlib.redirect_stdout(Saying()), held(directory, 'prepares it', wait=True) as locked:
+        process.join()
+        assert locked
+    assert f'process {process.pid} on {socket.gethostname()} prepares it; wait' in said.getvalue()
+    assert not any(directory.parent.iterdir())

@@ -3,8 +3,10 @@
 import itertools
 import pathlib
 
+from maml_tf.commands.command_line import as_dict
 from maml_tf.errors import ArgumentError, UserError
-from maml_tf.serialisation.files import check_new, check_writable
+from maml_tf.saving.saved_model import check_new_or_of
+from maml_tf.serialisation.files import check_writable
 
 EXPORTS = ('export_dir', 'export_embedding_dir')
 
@@ -17,7 +19,7 @@ def check_outputs(flags) -> None:
         check_writable(flags.write_tasks, 'write_tasks')
     exports = [name for name in EXPORTS if flags[name].value]
     for name in exports:
-        check_new(flags[name].value, name)
+        check_new_or_of(as_dict(flags), name)
     check_apart(flags)
     if exports and flags.ensemble > 1:
         raise UserError(

@@ -45,6 +45,7 @@ def run_training(experiment: Experiment) -> None:
     if flags.ensemble > 1:
         _check_ensemble(experiment, validate is not None)
     start = _start(experiment)
+    directory.tidy()
     if start >= experiment.iterations:
         print(f'Finished: {directory.path} has iteration {start} of {experiment.iterations}.')
         return

@@ -1,9 +1,12 @@
 """The images of some classes, and what is done to each of them before a network sees it."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from maml_tf.errors import UserError
 
 
 class ClassImages(NamedTuple):
@@ -46,9 +49,23 @@ class ClassImages(NamedTuple):
     def _read(self, numbers):
         # In the file's order, which a disk reads faster.
         order = np.argsort(numbers, axis=None)
+        self._check_is_whole(numbers)
         images = np.empty([numbers.size, *self.images.shape[1:]], np.uint8)
         images[order] = self.images[numbers.ravel()[order]]
         return images.reshape(*numbers.shape, *images.shape[1:])
+
+    def _check_is_whole(self, numbers):
+        """Raises UserError where the mapped file has been cut short: reading beyond its end would
+        kill the process without a word."""
+        mapped, last = self.images, int(numbers.max(initial=-1))
+        file = mapped
+        while isinstance(file, np.ndarray):  # A part of a mapping stands on it.
+            file = file.base
+        if file.size() < mapped.offset + (last + 1) * math.prod(mapped.shape[1:]):
+            raise UserError(
+                f'{mapped.filename}: ends before image {last}, it was cut short under the run; '
+                'remove it, and the same command writes it anew and goes on'
+            )
 
 
 def pixels(images: tf.Tensor, turns: tf.Tensor | None = None) -> tf.Tensor:

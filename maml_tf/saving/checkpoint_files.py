@@ -54,7 +54,7 @@ def in_words(iterations: Collection[int]) -> str:
 def set_aside(directory: pathlib.Path | str, iteration: int) -> pathlib.Path:
     """Renames a damaged checkpoint to damaged-model-<iteration>; returns its new prefix."""
     directory = pathlib.Path(directory)
-    for ending in ENDINGS:
+    for ending in reversed(ENDINGS):  # Without an index, data that a kill left would go unseen.
         path = directory / f'model-{iteration}.{ending}'
         if path.exists():
             path.rename(path.with_name(f'{DAMAGED}{path.name}'))

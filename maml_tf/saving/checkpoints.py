@@ -11,6 +11,7 @@ import tensorflow as tf
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.saving import records
 from maml_tf.saving.checkpoint_files import (
+    ENDINGS,
     checkpoints,
     damage,
     in_words,
@@ -22,6 +23,7 @@ from maml_tf.serialisation.files import write_atomically
 from maml_tf.serialisation.tensorflow_errors import reason
 
 KEPT = 10  # as the reference
+WRITING = '.writing'  # directory of a checkpoint that is being written
 ENSEMBLE = 'ensemble'  # directory of the best ones in validation, where several are kept
 # A checkpoint knows a weight as learner/<name>/.ATTRIBUTES/VARIABLE_VALUE.
 LEARNER, VALUE = 'learner', '/.ATTRIBUTES/VARIABLE_VALUE'
@@ -204,17 +206,17 @@ class Checkpoints:
         """Writes under another name first: a checkpoint is two files, and a run may end between."""
         self._check_finite(iteration)
         self._iteration.assign(iteration)
-        scratch = prefix.parent / '.writing'
+        scratch = prefix.parent / WRITING
         shutil.rmtree(scratch, ignore_errors=True)
-        prefix.parent.mkdir(parents=True, exist_ok=True)
         try:
+            prefix.parent.mkdir(parents=True, exist_ok=True)
             self._checkpoint.write(str(scratch / 'model'))
-            for ending in ('data-00000-of-00001', 'index'):
+            for ending in reversed(ENDINGS):
                 os.replace(scratch / f'model.{ending}', f'{prefix}.{ending}')
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, OSError) as error:
             raise UserError(
-                f'{prefix}: the checkpoint could not be written ({reason(error)}); '
-                f'{self.last_checkpoint()}'
+                f'{prefix}: the checkpoint could not be written ({reason(error)}); mend that, and '
+                f'give the same command again; {self.last_checkpoint()}'
             ) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -5,21 +5,29 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from maml_tf.saving import lock, records
-from maml_tf.saving.checkpoints import Checkpoints
-from maml_tf.serialisation.files import write_atomically
+from maml_tf.errors import UserError
+from maml_tf.saving import records
+from maml_tf.saving.checkpoint_files import remove_all_but
+from maml_tf.saving.checkpoints import ENSEMBLE, KEPT, WRITING, Checkpoints
+from maml_tf.serialisation import lock
+from maml_tf.serialisation.files import naming, remove_unfinished, write_atomically
 
 
 class RunDirectory(Checkpoints):
     """The files of one run: its checkpoints, and beside them what a person reads.
 
     flags.txt: replayable flags. metrics.csv: what was logged. clock.json: seconds of training.
+    Where flags.txt was written, nothing is written into a directory that has lost it: what would
+    come of it had no beginning.
     """
+
+    _begun = False
 
     @property
     def of_chief(self) -> 'RunDirectory':
@@ -36,6 +44,7 @@ class RunDirectory(Checkpoints):
         number = 1
         while (old := self.path.with_name(f'{self.path.name}.old{number}')).exists():
             number += 1
+        self._begun = False
         return self.path.rename(old)
 
     def make(self) -> None:
@@ -46,6 +55,7 @@ class RunDirectory(Checkpoints):
         """Writes flags.txt, which --flagfile replays."""
         self.make()
         write_atomically(self.path / 'flags.txt', text)
+        self._begun = True
 
     def flags(self) -> dict[str, str]:
         """Returns {name: text} of flags.txt, {} where there is none. Raises UserError where it
@@ -57,6 +67,7 @@ class RunDirectory(Checkpoints):
 
         A phase may log what an earlier one did not: these columns are empty in the rows before.
         """
+        self._check_is_there()
         path = self.path / 'metrics.csv'
         columns = records.columns_of_metrics(path)
         new = [name for name in row if name not in columns]
@@ -65,7 +76,7 @@ class RunDirectory(Checkpoints):
             text = records.metrics_lines(rows, [*columns, *new], header=True)
             write_atomically(path, text)
             return
-        with open(path, 'a', encoding='utf-8') as file:
+        with naming(path), open(path, 'a', encoding='utf-8') as file:
             file.write(records.metrics_lines([row], columns, header=False))
 
     def metrics(self, up_to: int | None = None) -> list[dict[str, str]]:
@@ -91,7 +102,7 @@ class RunDirectory(Checkpoints):
             path.unlink(missing_ok=True)
 
     def seconds(self) -> float:
-        """Returns the seconds of training behind the last checkpoint, over all sessions. Raises
+        """Returns the seconds of training up to the last checkpoint, over all sessions. Raises
         UserError where clock.json is damaged."""
         path = self.path / 'clock.json'
         return records.clock(path)['training_seconds'] if path.exists() else 0.0
@@ -104,12 +115,34 @@ class RunDirectory(Checkpoints):
         self.best_score(0)
         self.among_best()
 
-    def held(self) -> contextlib.AbstractContextManager[None]:
+    def tidy(self) -> None:
+        """Removes what a run left that was killed while it wrote."""
+        for directory in (self.path, self.path / 'best', self.path / ENSEMBLE):
+            shutil.rmtree(directory / WRITING, ignore_errors=True)
+            remove_unfinished(directory)
+        remove_all_but(self.path, list(self.checkpoints())[-KEPT:])
+
+    def _write(self, prefix: pathlib.Path, iteration: int) -> None:
+        self._check_is_there()
+        super()._write(prefix, iteration)
+
+    def _check_is_there(self) -> None:
+        """Raises UserError where the directory of a run that has begun is gone."""
+        if self._begun and not (self.path / 'flags.txt').exists():
+            raise UserError(
+                f'{self.path}: was removed or renamed under the run (it has no flags.txt any '
+                'more), nothing more is written; put it back, and the same command goes on from '
+                'what it holds, or without it begins anew'
+            )
+
+    def held(self) -> contextlib.AbstractContextManager[bool]:
         """Returns a context in which no other process trains here, see lock.py."""
         return lock.held(self.path)
 
     def write_seconds(self, seconds: float) -> None:
         """Writes the seconds of training so far, and on what kind of machine."""
+        self._check_is_there()
+        self.make()
         kinds = [device.device_type for device in tf.config.list_logical_devices()]
         cores = f'{os.cpu_count()} CPU cores ({platform.machine()})'
         machine = ', '.join([cores, *(kind for kind in kinds if kind != 'CPU')])

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from maml_tf.errors import ArgumentError
 
+UNFINISHED = '.new'  # ends the name of a file that is being written
+
 
 @contextlib.contextmanager
 def replaced(path: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -14,12 +16,34 @@ def replaced(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
     Where the block raises, nothing is left of what it wrote.
     """
-    temporary = path.with_name(f'.{path.name}.new')
+    temporary = path.with_name(f'.{path.name}{UNFINISHED}')
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path, temporary):
+            yield temporary
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Its directory may be gone, or not be written.
+            temporary.unlink()
+
+
+def remove_unfinished(directory: pathlib.Path) -> None:
+    """Removes what killed programs left of files that were to be `replaced` in a directory."""
+    for path in directory.glob(f'.*{UNFINISHED}'):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path, scratch: pathlib.Path | None = None) -> Iterator[None]:
+    """Lets an OSError of the block name the file `path`: of a full disk it names none.
+
+    scratch: the file that was to become it; an error that names this one names `path` instead.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or os.fspath(error.filename) == str(scratch):
+            error.filename = str(path)
+        raise
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

@@ -19,6 +19,8 @@ def reason(error: BaseException) -> str:
     What names the file is left out, for it is often a scratch file: a caller names the one that is
     meant.
     """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     lines = str(getattr(error, 'message', error)).splitlines() or [type(error).__name__]
     text = lines[0]
     for pattern in FOR_DEVELOPERS:
@@ -37,6 +39,13 @@ def is_of_files(error: BaseException) -> bool:
         (
             *(errors.NotFoundError, errors.PermissionDeniedError, errors.ResourceExhaustedError),
             *(errors.AlreadyExistsError, errors.FailedPreconditionError, errors.UnknownError),
-            errors.DataLossError,
+            *(errors.DataLossError, errors.OutOfRangeError),  # the latter: a file that is too large
         ),
     )
+
+
+def cause_of_files(error: BaseException | None) -> BaseException | None:
+    """Returns the error of files, Python's or TensorFlow's, that an exception was raised for."""
+    while error and not (isinstance(error, OSError) or is_of_files(error)):
+        error = error.__cause__
+    return error

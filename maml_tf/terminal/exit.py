@@ -1,12 +1,25 @@
 """Errors that a user can mend, as one line on the screen and an exit code."""
 
 import contextlib
+import errno
+import re
 import sys
 from collections.abc import Iterator, Mapping
 
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal.interrupts import Terminated
 from maml_tf.terminal.text import shown
+
+ROOM = '; make room, and give the same command again'
+PERMIT = '; make it readable and writable, or name another'
+WAYS_OUT = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: ROOM,
+    errno.EACCES: PERMIT,
+    errno.EPERM: PERMIT,
+    errno.EROFS: PERMIT,
+}
 
 
 @contextlib.contextmanager
@@ -35,12 +48,25 @@ def errors_as_one_line(
     except UserError as error:
         _exit(str(error))
     except OSError as error:
-        _exit(f'{error.filename or file}: {error.strerror or error}')
+        way_out = WAYS_OUT.get(error.errno, '')
+        _exit(f'{error.filename or file}: {error.strerror or error}{way_out}')
     except Terminated as error:
         print(str(error) or interrupted, file=sys.stderr)
         sys.exit(Terminated.EXIT_CODE)
     except KeyboardInterrupt as error:
         sys.exit(str(error) or interrupted)
+    except Exception as error:
+        if (message := _within(error)) is None:
+            raise
+        _exit(message)
+
+
+def _within(error: Exception) -> str | None:
+    """Returns the message of a UserError that was raised in a function which TensorFlow called."""
+    if not type(error).__module__.startswith('tensorflow.'):
+        return None
+    found = re.search(rf'\b{UserError.__name__}: (.*)', str(error))
+    return found and found[1]
 
 
 def _exit(message: str) -> None:

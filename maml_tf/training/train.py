@@ -75,8 +75,9 @@ def train(
             )
 
         def save():
-            run_directory.save(end)
+            # Nothing follows a checkpoint that a run which is killed in between would lack.
             run_directory.write_seconds(seconds_before + time.monotonic() - began)
+            run_directory.save(end)
 
         def validated():
             scores = validation.scores(end)

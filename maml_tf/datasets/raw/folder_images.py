@@ -92,10 +92,8 @@ def mapped(wanted: Wanted, folder: pathlib.Path) -> tuple[np.memmap, Outcome]:
     record = path.with_suffix('.json')
     if not record.exists():
         path.unlink(missing_ok=True)
-    is_new = not path.exists()
     images = memory_map.memory_mapped(path, len(files), wanted.shape, _numbered(wanted, record))
-    if is_new:
-        _remove_outdated(path, made_of)
+    _remove_outdated(path, made_of)
     return images, Outcome(**json.loads(record.read_text('utf-8')))
 
 

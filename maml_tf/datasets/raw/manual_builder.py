@@ -4,7 +4,7 @@ import abc
 import contextlib
 import io
 import pathlib
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,6 +14,8 @@ from maml_tf.datasets.raw.images import SIDE, MissingClasses, RawSplit
 from maml_tf.datasets.raw.listing import SPLITS
 from maml_tf.datasets.raw.prepared import whole
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.serialisation.lock import held
+from maml_tf.serialisation.tensorflow_errors import cause_of_files, reason
 from maml_tf.terminal import progress
 
 BATCH = 500  # examples
@@ -129,13 +131,47 @@ def _is_prepared(builder):
 
 
 def _prepare(builder, manual_dir):
-    """Writes the set, or leaves nothing behind; of two processes at once, one's set stays."""
+    """Writes the set, or leaves nothing behind; of two processes at once, one waits."""
+    path = pathlib.Path(builder.data_dir)
+    folder = pathlib.Path(manual_dir or builder.data_dir_root / 'downloads/manual').expanduser()
+    _check_can_be_prepared(builder, folder)
+    with held(path, 'prepares it', wait=True) as locked:
+        if _is_prepared(builder):
+            return
+        if locked:  # What there is, killed processes left.
+            for left in path.parent.glob(f'incomplete.*_{path.name}'):
+                shutil.rmtree(left, ignore_errors=True)
+        print(f'Preparing {builder.TITLE} from {folder} in {builder.data_dir}, once')
+        tfds.display_progress_bar(False)  # It knows no total and shows long paths.
+        # It stays empty, and is removed with the others if this process is killed.
+        downloads = path.with_name(f'incomplete.downloads_{path.name}')
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # What TFDS prints says less.
+                builder.download_and_prepare(
+                    download_dir=downloads,
+                    download_config=tfds.download.DownloadConfig(manual_dir=folder),
+                )
+        except Exception as error:
+            if (cause := cause_of_files(error)) is None:
+                raise
+            # Where there are no locks, another process may have been faster, and its set in the way
+            # of this one's.
+            if not _is_prepared(builder):
+                raise _not_prepared(builder, cause) from error
+        finally:
+            tfds.display_progress_bar(True)
+            shutil.rmtree(downloads, ignore_errors=True)
+            # TFDS removes its incomplete directory, but not an empty one above it.
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
+
+def _check_can_be_prepared(builder, folder):
     if builder.data_path.exists():
         raise UserError(
             f'{builder.data_dir}: a prepared {builder.TITLE} without its dataset_info.json; '
             'remove it'
         )
-    folder = pathlib.Path(manual_dir or builder.data_dir_root / 'downloads/manual').expanduser()
     try:
         builder.find(folder)  # TFDS would ask for the directory in many lines and make others.
     except ArgumentError as error:
@@ -144,21 +180,12 @@ def _prepare(builder, manual_dir):
             error.value,
             f'{error.reason}. Nor is it prepared in {builder.data_dir}, where data_dir leads',
         ) from None
-    print(f'Preparing {builder.TITLE} from {folder} in {builder.data_dir}, once')
-    tfds.display_progress_bar(False)  # It knows no total and shows long paths.
-    try:
-        # What TFDS prints says less. Its download directory stays empty.
-        with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
-            builder.download_and_prepare(
-                download_dir=downloads,
-                download_config=tfds.download.DownloadConfig(manual_dir=folder),
-            )
-    except OSError:
-        # Another process may have been faster, and its set in the way of this one's.
-        if not _is_prepared(builder):
-            raise
-    finally:
-        tfds.display_progress_bar(True)
-        # TFDS removes its incomplete directory, but not an empty one above it.
-        with contextlib.suppress(OSError):
-            pathlib.Path(builder.data_dir).parent.rmdir()
+
+
+def _not_prepared(builder, error):
+    where = getattr(error, 'filename', None)
+    why = reason(error) + (f': {where}' if where else '')
+    return UserError(
+        f'{builder.data_dir}: {builder.TITLE} could not be prepared ({why}), and nothing is left '
+        'of it; make room or mend it, and give the same command again'
+    )

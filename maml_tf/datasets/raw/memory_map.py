@@ -12,10 +12,14 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from maml_tf.errors import UserError
+from maml_tf.serialisation.lock import taken
+from maml_tf.serialisation.tensorflow_errors import reason
 from maml_tf.terminal import progress
 
 IN_MEMORY = 10**9  # bytes of a whole set; larger ones stream
-ABANDONED = 600  # seconds since a process last wrote to its file; it writes many times a second
+# Seconds since a process last wrote to its file, where the file system has no locks; it writes many
+# times a second.
+ABANDONED = 600
 
 # (number, uint8 image) or (numbers, uint8 images)
 Numbered = Iterable[tuple[int | np.ndarray, np.ndarray]]
@@ -82,21 +86,25 @@ def memory_mapped(
 
 
 def _remove_abandoned(path):
-    """Removes what a killed process left."""
+    """Removes what a killed process left: who writes a file has locked it."""
     for left in path.parent.glob(f'{path.name}.*.unfinished'):
         # Another process may remove it as well, or the directory be read-only.
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > ABANDONED:
+        with contextlib.suppress(OSError), open(left, 'rb+') as file:
+            locked = taken(file.fileno())
+            if locked is None:
+                locked = time.time() - left.stat().st_mtime > ABANDONED
+            if locked:
                 left.unlink()
 
 
 def _write(path, shape, images):
-    unfinished = path.with_name(f'{path.name}.{uuid.uuid4().hex}.unfinished')
+    unfinished = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_space(path, math.prod(shape))
         print(f'Writing {path}, {math.prod(shape) / 1e9:.1f} GB, once')
-        with open(unfinished, 'xb') as file:
+        unfinished, file = _new(path)
+        with file:
             np.lib.format.write_array_header_1_0(
                 file, {'descr': '|u1', 'fortran_order': False, 'shape': shape}
             )
@@ -107,15 +115,27 @@ def _write(path, shape, images):
                 file.write(np.ascontiguousarray(image, np.uint8).reshape(shape[1:]))
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
+            unfinished.replace(path)  # While it is locked.
     except OSError as error:
         raise UserError(
-            f'{path}: could not be written ({error}); a set of this size is kept on disk, and its '
-            'directory must be writable the first time'
+            f'{path}: could not be written ({reason(error)}); a set of this size is kept on disk: '
+            'make room and let its directory be writable, and the same command goes on'
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            unfinished.unlink()
+            if unfinished:
+                unfinished.unlink()
+
+
+def _new(path):
+    """Returns (its path, the file) of a new file that this process alone writes."""
+    while True:
+        unfinished = path.with_name(f'{path.name}.{uuid.uuid4().hex}.unfinished')
+        file = open(unfinished, 'xb')
+        # Who finds it before it is locked takes it for abandoned.
+        if taken(file.fileno()) is not False and unfinished.exists():
+            return unfinished, file
+        file.close()
 
 
 def _check_space(path, needed):

@@ -17,7 +17,7 @@ import tensorflow as tf
 from maml_tf.errors import UserError
 from maml_tf.saving.exports import model_card
 from maml_tf.serialisation.files import check_new
-from maml_tf.serialisation.tensorflow_errors import is_of_files, reason
+from maml_tf.serialisation.tensorflow_errors import cause_of_files, reason
 
 DESCRIPTION = 'maml_tf.json'
 CARD = 'MODEL_CARD.md'
@@ -31,21 +31,29 @@ def new_saved_model(
 
     Beside the model stand maml_tf.json, which has `description`, the versions that it was written
     by and the SHA-256 of every file, and MODEL_CARD.md, which says the same to people. Where the
-    block raises, nothing is left of what it wrote.
+    block raises, nothing is left of what it wrote. A model that stands there already with the same
+    description and the same weights stays as it is: a run that is repeated writes it again.
 
     Args:
       description: {name: JSON value}; what the card shows of it: see model_card.py.
     Raises:
-      ArgumentError: `path` exists.
+      ArgumentError: `path` exists, and is something else.
       UserError: the files cannot be written.
     """
     path = pathlib.Path(path)
-    check_new(path)
+    known = {**description, 'versions': versions()}
+    there = _described_as(path, known)
+    if not there:
+        check_new(path)
     scratch = path.with_name(f'.{path.name}.writing')
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         yield scratch
-        content = {**description, 'versions': versions(), 'sha256': _checksums(scratch)}
+        content = {**known, 'sha256': _checksums(scratch)}
+        if there:
+            if _weights(content) != _weights(_description(path)):
+                check_new(path)
+            return
         text = json.dumps(content, indent=1) + '\n'
         (scratch / DESCRIPTION).write_text(text, encoding='utf-8')
         card = model_card.text(path.name, content)
@@ -53,12 +61,53 @@ def new_saved_model(
         (scratch / CARD).write_text(card, encoding='utf-8', errors='backslashreplace')
         os.replace(scratch, path)
     except Exception as error:
-        if is_of_files(error):
-            message = f'{path}: the SavedModel could not be written ({reason(error)})'
-            raise UserError(message) from error
+        if cause := cause_of_files(error):
+            raise UserError(
+                f'{path}: the SavedModel could not be written ({reason(cause)}); mend that, and '
+                'give the same command again'
+            ) from error
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_new_or_of(flags: Mapping[str, Any], name: str) -> None:
+    """Raises ArgumentError where an export cannot be written, or is another's.
+
+    That of a run which was repeated, or killed after it was written, may be there.
+
+    Args:
+      flags: {name: value} of the command line, which the export describes.
+      name: of the flag that says where.
+    """
+    if not _described_as(pathlib.Path(flags[name]), {'flags': flags, 'versions': versions()}):
+        check_new(flags[name], name)
+
+
+def _described_as(path: pathlib.Path, known: Mapping[str, Any]) -> bool:
+    """Says whether the description beside a model says what is known."""
+    there = _description(path)
+    return all(there.get(name) == value for name, value in _plain(known).items())
+
+
+def _description(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of maml_tf.json, {} where there is none."""
+    try:
+        content = json.loads((path / DESCRIPTION).read_text('utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns it as it is when it has been written and read."""
+    return json.loads(json.dumps(content))
+
+
+def _weights(content: Mapping[str, Any]) -> dict[str, str]:
+    """Returns {file: SHA-256} of the weights; graphs of the same model differ in their bytes."""
+    sums = content.get('sha256', {})
+    return {name: value for name, value in sums.items() if '.data-' in name}
 
 
 def versions() -> dict[str, str]:
