@@ -23,8 +23,8 @@ from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import UserError
 from maml_tf.saving.checkpoint_files import ENDINGS, set_aside
 from maml_tf.saving.checkpoints import Checkpoints
+from maml_tf.saving.exports.saved_model import new_saved_model
 from maml_tf.saving.run_directory import RunDirectory
-from maml_tf.saving.saved_model import new_saved_model
 from maml_tf.serialisation.files import replaced, write_atomically
 from maml_tf.terminal.exit import errors_as_one_line
 

@@ -5,7 +5,7 @@ import pathlib
 
 from maml_tf.commands.command_line import as_dict
 from maml_tf.errors import ArgumentError, UserError
-from maml_tf.saving.saved_model import check_new_or_of
+from maml_tf.saving.exports.saved_model import check_new_or_of
 from maml_tf.serialisation.files import check_writable
 
 EXPORTS = ('export_dir', 'export_embedding_dir')

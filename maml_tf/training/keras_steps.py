@@ -71,9 +71,7 @@ class KerasSteps:
     def train_step(self, task: Task | Sequence) -> dict[str, tf.Tensor]:
         """Takes an iteration of meta-training; returns the means over the epoch so far."""
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ValueError(
-                'fit: runs on one device; on several: maml_tf.training.distribution'
-            )
+            raise ValueError('fit: runs on one device; on several: maml_tf.training.distribution')
         iterations = tf.cast(self.optimizer.iterations.value, tf.int64)
         tasks, draw = task[0].shape[0], _slices_of(task)
         op = metatrain_op(self, self.optimizer, self.own_weight_decay)

@@ -143,9 +143,7 @@ class Pretrained(MetricLearner):
         For `fit` on source.dataset(BatchSpec(size), 1).
         """
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ValueError(
-                'fit: runs on one device; on several: maml_tf.training.distribution'
-            )
+            raise ValueError('fit: runs on one device; on several: maml_tf.training.distribution')
         step = tf.cast(self.optimizer.iterations.value, tf.int64)
         op = metatrain_op(self, self.optimizer, self.own_weight_decay)
         return self._mean(op(batch, step))
