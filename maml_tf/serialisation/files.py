@@ -52,13 +52,15 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
         temporary.write_text(text, encoding='utf-8')
 
 
-def check_new(path: pathlib.Path | str, argument: str = 'path') -> None:
+def check_new(path: pathlib.Path | str, argument: str = 'path', kind: str = 'directory') -> None:
     """Raises ArgumentError where `path` exists (an export overwrites nothing) or cannot be made.
 
-    argument: which one the path was given as, for the message.
+    Args:
+      argument: which one the path was given as, for the message.
+      kind: what it is to be.
     """
     if os.path.lexists(path):
-        raise ArgumentError(argument, path, 'exists already; name a new directory')
+        raise ArgumentError(argument, path, f'exists already; name a new {kind}')
     check_writable(path, argument)
 
 

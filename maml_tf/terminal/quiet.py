@@ -2,12 +2,19 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def _stderr_closed():
-    # TensorFlow writes these messages from C++, past sys.stderr. Python's errors are raised, not
-    # printed.
+def stderr_closed() -> Iterator[None]:
+    """Lets nothing through that is written to standard error, by C++ as well.
+
+    TensorFlow writes its messages past sys.stderr. Python's errors are raised, not printed.
+    TF_CPP_MIN_LOG_LEVEL=0 in the environment lets them through.
+    """
+    if os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '0':
+        yield
+        return
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
@@ -19,11 +26,9 @@ def _stderr_closed():
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and starts its devices. TF_CPP_MIN_LOG_LEVEL=0 in the environment brings
-    messages back."""
-    if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2') == '0':
-        return
-    with _stderr_closed():
+    """Imports TensorFlow and starts its devices."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    with stderr_closed():
         import tensorflow as tf
 
         tf.config.list_physical_devices()

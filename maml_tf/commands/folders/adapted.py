@@ -15,6 +15,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from maml_tf.commands.folders.trained import Trained
 from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.errors import ArgumentError
+from maml_tf.saving.exports.lite import Lite, check_new_lite, write_lite
 from maml_tf.saving.exports.prepare_images import IMAGE_BYTES, described, prepared, signatures
 from maml_tf.saving.exports.saved_model import new_saved_model
 from maml_tf.terminal.text import shown
@@ -51,6 +52,18 @@ def adapt(learner: Trained, photos: Mapping[str, np.ndarray]) -> 'AdaptedClassif
     support_x = np.concatenate(list(photos.values()))
     state = learner.adapt(tf.constant(support_x[np.newaxis]), tf.constant(support_y[np.newaxis]))
     return AdaptedClassifier(learner, list(photos), state)
+
+
+def check_lite(learner: Trained, path: pathlib.Path) -> None:
+    """Raises ArgumentError where a learner cannot be written to `path` as a LiteRT file."""
+    check_new_lite(path)
+    if learner.transductive:
+        raise ArgumentError(
+            'tflite',
+            path,
+            'classifies one image at a time, and this SavedModel is transductive: export the '
+            'learner with --transductive=False, or name the run directory in --init_from',
+        )
 
 
 class AdaptedClassifier:
@@ -103,29 +116,14 @@ class AdaptedClassifier:
         Raises:
           ArgumentError: `path` exists.
         """
-        images = tf.TensorSpec([None, *self.learner.input_shape], tf.float32, 'images')
-        classify = tf.function(
-            self.predict, input_signature=[images], autograph=False
-        ).get_concrete_function()
-        frozen = convert_variables_to_constants_v2(classify, lower_control_flow=False)
-        named = lambda images: tf.nest.pack_sequence_as(classify.structured_outputs, frozen(images))
         module = tf.Module()
-        module.classify = tf.function(named, input_signature=[images], autograph=False)
+        module.classify = self._frozen()
         module.classify_bytes = tf.function(
-            lambda image_bytes: named(prepared(image_bytes, preparation)),
+            lambda image_bytes: module.classify(prepared(image_bytes, preparation)),
             input_signature=[tf.TensorSpec([None], tf.string, IMAGE_BYTES)],
             autograph=False,
         )
-        content = {
-            **self.learner.about,
-            'classes': self.classes,
-            'input_shape': list(self.learner.input_shape),
-            'inputs': self.learner.inputs,
-            **({} if self.learner.steps is None else {'inner_steps': self.learner.steps}),
-            'transductive': self.learner.transductive,
-            **described(preparation),
-            **description,
-        }
+        content = self._described(preparation, description)
         with new_saved_model(path, content) as scratch, tempfile.TemporaryDirectory() as folder:
             names = pathlib.Path(folder) / 'classes.txt'
             names.write_text(''.join(f'{shown(name)}\n' for name in self.classes), 'utf-8')
@@ -142,3 +140,54 @@ class AdaptedClassifier:
                 },
                 options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
             )
+
+    def export_lite(
+        self,
+        path: pathlib.Path,
+        preparation: Preparation,
+        description: Mapping[str, Any],
+        examples: np.ndarray,
+    ) -> Lite:
+        """Writes this classifier of one prepared image as a LiteRT file, see `write_lite`.
+
+        Args:
+          preparation: how an image file becomes an input.
+          examples: images [n, side, side, channels] at which it is compared with the SavedModel.
+        Raises:
+          ArgumentError: the learner is transductive, or `path` is no new file.
+          UserError: LiteRT lacks an operation, or answers otherwise.
+        """
+        check_lite(self.learner, path)
+        examples = examples[:CHUNK]
+        expected = self._frozen()(tf.constant(examples))
+        return write_lite(
+            path,
+            self._frozen(1),
+            examples,
+            {name: value.numpy() for name, value in expected.items()},
+            [shown(name) for name in self.classes],
+            self._described(preparation, description),
+        )
+
+    def _frozen(self, count=None):
+        """Returns `predict` of this many images (None: of any number), all else constants in it."""
+        images = tf.TensorSpec([count, *self.learner.input_shape], tf.float32, 'images')
+        classify = tf.function(
+            self.predict, input_signature=[images], autograph=False
+        ).get_concrete_function()
+        frozen = convert_variables_to_constants_v2(classify, lower_control_flow=False)
+        named = lambda images: tf.nest.pack_sequence_as(classify.structured_outputs, frozen(images))
+        return tf.function(named, input_signature=[images], autograph=False)
+
+    def _described(self, preparation, description):
+        """Returns the content of maml_tf.json."""
+        return {
+            **self.learner.about,
+            'classes': self.classes,
+            'input_shape': list(self.learner.input_shape),
+            'inputs': self.learner.inputs,
+            **({} if self.learner.steps is None else {'inner_steps': self.learner.steps}),
+            'transductive': self.learner.transductive,
+            **described(preparation),
+            **description,
+        }

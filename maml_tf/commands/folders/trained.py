@@ -78,6 +78,8 @@ def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
         input_shape, its_steps = tuple(description['input_shape']), description.get('inner_steps')
         model = tf.saved_model.load(str(path))
         adapt, predict = (model.signatures[name] for name in ('adapt', 'predict_query'))
+        # Models of earlier versions have none.
+        predict_one = dict(model.signatures).get('predict_one', predict)
     except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
         reason = (
             'no learner that --export_dir of run_maml.py wrote, with maml_tf.json and signatures '
@@ -95,10 +97,15 @@ def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
             'steps', steps, f'the SavedModel in --init_from={path} takes {takes}; {other}'
         )
     _check_shape(input_shape, path)
+
+    # The default value keeps the model alive, and so its variables: signatures do not.
+    def predict_query(state, query_x, model=model):
+        signature = predict_one if query_x.shape[:2] == (1, 1) else predict
+        return signature(query_x=query_x, **state)
+
     return Trained(
         adapt=lambda support_x, support_y: adapt(support_x=support_x, support_y=support_y),
-        # The default value keeps the model alive, and so its variables: signatures do not.
-        predict_query=lambda state, query_x, model=model: predict(query_x=query_x, **state),
+        predict_query=predict_query,
         input_shape=input_shape,
         way=adapt.structured_input_signature[1]['support_y'].shape[-1],
         steps=its_steps,

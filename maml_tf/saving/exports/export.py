@@ -27,7 +27,9 @@ def export(
                       -> the task state
     predict_query:    query_x [tasks, m, *input_shape] and every entry of the state -> predictions
     serving_default:  support_x, support_y, query_x -> predictions
-
+    predict_one:      what predict_query does, of one query of one task; in classification, unless
+                      queries are predicted together. All its loops are of known sizes, or gone, as
+                      a LiteRT file of an adapted classifier wants it.
     prepare:          image_bytes [n], encoded images -> images [n, *input_shape]; if `preparation`
 
     Predictions are `outputs` [tasks, m, output_dim] and, in classification, `probabilities`. What
@@ -89,19 +91,27 @@ def _signatures(
         return predict_query(query_x, **adapt(support_x, support_y))
 
     concrete_adapt = adapt.get_concrete_function(support_x, support_y)
-    state = {
-        name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype, name)
+    state_of = lambda tasks: {
+        name: tf.TensorSpec([tasks, *spec.shape[1:]], spec.dtype, name)
         for name, spec in concrete_adapt.structured_outputs.items()
     }
-    return {
+    signatures = {
         'adapt': concrete_adapt,
-        'predict_query': predict_query.get_concrete_function(query_x, **state),
+        'predict_query': predict_query.get_concrete_function(query_x, **state_of(None)),
         'serving_default': serve.get_concrete_function(support_x, support_y, query_x),
     }
+    if classification and not learner.transductive:
+        one = tf.TensorSpec([1, 1, *input_shape], learner.compute_dtype, 'query_x')
+        # A function of its own: the other one would give the graph for any sizes again.
+        predict_one = tf.function(predict_query.python_function, autograph=False)
+        signatures['predict_one'] = predict_one.get_concrete_function(one, **state_of(1))
+    return signatures
 
 
 def _at_least_one(queries: tf.Tensor) -> tf.Tensor:
     """Adds a query of zeros to tasks that have none: most networks cannot compute with none."""
+    if queries.shape[1]:
+        return queries
     shape = tf.shape(queries)
     missing = tf.maximum(1 - shape[1], 0)
     filling = tf.zeros(tf.concat([shape[:1], [missing], shape[2:]], 0), queries.dtype)

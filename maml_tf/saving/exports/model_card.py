@@ -17,6 +17,16 @@ from maml_tf.terminal.text import listed, shown
 # The entries of maml_tf.json that say of a learner what stays true of what is made of it.
 ABOUT = ('method', 'batch_norm', 'data', 'training', 'evaluation', 'iteration')
 TITLES = {'%': 'accuracy'}
+# What the page is about, and where the same is written for programs.
+SAVED_MODEL = (
+    'A TensorFlow SavedModel that maml_tf wrote. It needs TensorFlow alone; `maml_tf.json` '
+    'says the same to programs.'
+)
+LITE = (
+    'A LiteRT (TensorFlow Lite) model that maml_tf wrote: one image in, the scores of all classes '
+    'out. It needs an interpreter alone. `unzip` finds in it `classes.txt`, the classes in their '
+    'order, and `maml_tf.json`, which says the same to programs.'
+)
 
 
 def of_learner(learner: Learner) -> dict[str, Any]:
@@ -94,18 +104,18 @@ def _last(results):
     }
 
 
-def text(name: str, content: Mapping[str, Any]) -> str:
+def text(name: str, content: Mapping[str, Any], what: str = SAVED_MODEL) -> str:
     """Returns the page.
 
     Args:
       name: of the model.
       content: of maml_tf.json.
+      what: SAVED_MODEL or LITE.
     """
     lines = [
         f'# {shown(name)}',
         '',
-        'A TensorFlow SavedModel that maml_tf wrote. It needs TensorFlow alone; `maml_tf.json` '
-        'says the same to programs.',
+        what,
         '',
         '| | |',
         '|---|---|',

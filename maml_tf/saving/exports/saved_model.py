@@ -54,9 +54,10 @@ def new_saved_model(
             if _weights(content) != _weights(_description(path)):
                 check_new(path)
             return
-        text = json.dumps(content, indent=1) + '\n'
-        (scratch / DESCRIPTION).write_text(text, encoding='utf-8')
-        card = model_card.text(path.name, content)
+        (scratch / DESCRIPTION).write_text(described(content), encoding='utf-8')
+        # A number is a version, whose directory bears the name of the model.
+        name = f'{path.absolute().parent.name}/{path.name}' if path.name.isdigit() else path.name
+        card = model_card.text(name, content)
         # Names of classes and photos may be no text.
         (scratch / CARD).write_text(card, encoding='utf-8', errors='backslashreplace')
         os.replace(scratch, path)
@@ -108,6 +109,11 @@ def _weights(content: Mapping[str, Any]) -> dict[str, str]:
     """Returns {file: SHA-256} of the weights; graphs of the same model differ in their bytes."""
     sums = content.get('sha256', {})
     return {name: value for name, value in sums.items() if '.data-' in name}
+
+
+def described(content: Mapping[str, Any]) -> str:
+    """Returns the text of maml_tf.json."""
+    return json.dumps(content, indent=1) + '\n'
 
 
 def versions() -> dict[str, str]:
