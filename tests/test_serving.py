@@ -15,7 +15,7 @@ from test_lite import classifier
 
 from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.saving.export import export
+from maml_tf.saving.exports.export import export
 
 WAY = 3
 LEARNERS = {'maml': MAML, 'prototypical': Prototypical}

@@ -21,8 +21,8 @@ from maml_tf.rl.environments.navigation2d import Navigation2D
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.policy import GaussianPolicy
 from maml_tf.rl.simulation import Simulation
-from maml_tf.saving.export import export
-from maml_tf.saving.export_policy import export_policy
+from maml_tf.saving.exports.export import export
+from maml_tf.saving.exports.export_policy import export_policy
 
 TOLERANCE = 1e-5
 TASKS, QUERIES, STEPS = 2, (3, 1, 6), 2
