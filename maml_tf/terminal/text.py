@@ -4,6 +4,8 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 
+LONGEST = 300  # characters of what an error quotes
+
 
 def shown(text: object) -> str:
     """Returns a text on one line, and printable whatever bytes a file's name is made of."""
@@ -12,7 +14,13 @@ def shown(text: object) -> str:
 
 def described(error: BaseException) -> str:
     """Returns an exception on one line, as 'OSError: image file is truncated'."""
-    return shown(' '.join(f'{type(error).__name__}: {error}'.split()))
+    return shortened(' '.join(f'{type(error).__name__}: {error}'.split()))
+
+
+def shortened(text: object) -> str:
+    """Returns a text on one line of at most LONGEST characters: it may quote a whole file."""
+    text = str(text)
+    return shown(text if len(text) <= LONGEST else f'{text[:LONGEST]}…')
 
 
 def counted(number: int, noun: str) -> str:

@@ -5,9 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from PIL import Image
-
-from maml_tf.datasets.raw.image_files import TURNS, each, orientation, read_image
+from maml_tf.datasets.raw.image_files import TURNS, each, opened, orientation, read_image
 from maml_tf.errors import UserError
 from maml_tf.terminal import progress
 
@@ -49,7 +47,7 @@ def look_at(path: pathlib.Path) -> Seen:
     with open(path, 'rb') as file:
         digest = hashlib.file_digest(file, 'blake2b').digest()
         file.seek(0)
-        with Image.open(file) as image:
+        with opened(file) as image:
             held = orientation(image)
             size = image.size[::-1] if held in SIDEWAYS else image.size
             return Seen(None, digest, image.mode, size, held in TURNS)

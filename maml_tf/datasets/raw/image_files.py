@@ -6,11 +6,13 @@ Imports no TensorFlow, so that a command that only looks at files starts at once
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import stat
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -33,6 +35,9 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 ORIENTATION = 0x0112  # EXIF's tag
+# Those of pixels: for others Pillow starts programs, such as Ghostscript for PostScript.
+FORMATS = 'JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'MPO', 'JPEG2000', 'PPM', 'DIB', 'AVIF'
+MOST_PIXELS = 89_478_485  # to decode: a quarter of a gigabyte in three channels
 AT_A_TIME = 256  # files that threads read ahead
 
 FILTERS = ('nearest', 'box', 'bilinear', 'bicubic', 'lanczos')
@@ -42,6 +47,9 @@ INVERT = ('auto', 'true', 'false')
 MIDDLE = 127.5  # grey, between dark and bright
 
 Result = TypeVar('Result')
+
+# What Pillow warns of, such as a damaged entry of the camera, stops no reading. Errors say enough.
+warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +153,12 @@ def read_prepared(path: pathlib.Path, preparation: Preparation) -> np.ndarray:
     """
     most = GAP * preparation.resizings[0][0]
     try:
-        check_is_file(path)
-        with Image.open(path) as image:
+        with opened(path) as image:
             # A JPEG is decoded at a half, a quarter or an eighth, and its true size may then end
             # within a pixel.
             drafted = image.draft(None, (most, most))
             width, height = drafted[1][2:] if drafted else image.size
+            check_size(image)
             image.load()
             turn = TURNS.get(orientation(image))
             image = _opaque(image).convert('RGB' if preparation.channels == 3 else 'L')
@@ -162,6 +170,29 @@ def read_prepared(path: pathlib.Path, preparation: Preparation) -> np.ndarray:
     if turn is not None:
         square = square.transpose(turn)
     return np.asarray(square).reshape(*square.size, preparation.channels)
+
+
+def opened(file: pathlib.Path | BinaryIO) -> Image.Image:
+    """Opens an image of one of FORMATS, whose pixels are yet to be decoded.
+
+    Raises: OSError, and whatever else Pillow's plug-ins raise on damaged files.
+    """
+    if isinstance(file, pathlib.Path):
+        check_is_file(file)
+    return Image.open(file, formats=_formats())
+
+
+@functools.cache
+def _formats():
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]  # Old versions of Pillow lack some.
+
+
+def check_size(image: Image.Image) -> None:
+    """Raises OSError for more than MOST_PIXELS: a file of a few bytes can claim any number."""
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise OSError(f'{width}x{height} pixels, more than {MOST_PIXELS // 10**6} million')
 
 
 def check_is_file(path: pathlib.Path) -> None:

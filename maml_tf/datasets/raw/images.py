@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from maml_tf.datasets.raw.image_files import check_is_file
+from maml_tf.datasets.raw.image_files import check_size, opened
 from maml_tf.datasets.raw.listing import SPLITS, list_folder, name_in
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal.text import described, listed
@@ -140,9 +140,8 @@ def read_resized(file: str | pathlib.Path | BinaryIO, name: str | None = None) -
     Raises: UserError that names a corrupt or truncated file.
     """
     try:
-        if isinstance(file, str | pathlib.Path):
-            check_is_file(pathlib.Path(file))
-        with Image.open(file) as image:
+        with opened(pathlib.Path(file) if isinstance(file, str) else file) as image:
+            check_size(image)
             image = image.convert('RGB')
     except Exception as error:  # Pillow's plug-ins raise many types on damaged files.
         raise UserError(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from maml_tf.datasets.raw import images as raw_images
+from maml_tf.datasets.raw.image_files import check_is_file
 from maml_tf.datasets.raw.images import SIDE, RawImage, RawSplit, read_resized
 from maml_tf.datasets.raw.pickles import load_arrays
 from maml_tf.datasets.raw.splits import class_names
@@ -47,9 +48,10 @@ def _checked(list_images):
 def _csv(table):
     folder = table.parent / 'images'
     try:
+        check_is_file(table)
         with open(table, newline='', encoding='utf-8-sig') as file:
             rows = list(csv.DictReader(file))
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise UserError(f'{table}: not a csv file in UTF-8 ({described(error)})') from error
     if bad := [row for row in rows if not (row.get('filename') and row.get('label'))]:
         raise UserError(
