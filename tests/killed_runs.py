@@ -136,6 +136,8 @@ def _child(run_maml, output, flags, end, record, counts):
     finally:
         if record and end is None:
             operations.write()
+        elif record:  # It has not come to its end yet: this is the last.
+            os.kill(os.getpid(), signal.SIGKILL)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 0)

@@ -32,9 +32,11 @@ def test_arguments_by_their_own_name_or_by_their_flag():
 
 def test_files():
     error = PermissionError(13, 'Permission denied', 'photos/a.jpg')
-    assert exit_of(error, file='--output') == 'error: photos/a.jpg: Permission denied'
+    assert exit_of(error, file='--output') == (
+        'error: photos/a.jpg: Permission denied; make it readable and writable, or name another'
+    )
     assert exit_of(OSError(28, 'No space left on device'), file='--output') == (
-        'error: --output: No space left on device'
+        'error: --output: No space left on device; make room, and give the same command again'
     )
 
 

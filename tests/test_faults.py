@@ -20,10 +20,10 @@ from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.datasets.raw import memory_map
 from maml_tf.datasets.sources import SOURCES
-from maml_tf.errors import UserError
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.saving.checkpoint_files import ENDINGS, set_aside
 from maml_tf.saving.checkpoints import Checkpoints
-from maml_tf.saving.exports.saved_model import new_saved_model
+from maml_tf.saving.exports.saved_model import check_new_or_of, new_saved_model
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.serialisation.files import replaced, write_atomically
 from maml_tf.terminal.exit import errors_as_one_line
@@ -124,6 +124,32 @@ def test_a_full_disk_under_an_export(tmp_path, without_space):
         f'{tmp_path}/export: the SavedModel could not be written ({FULL})'
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_a_killed_run_left(tmp_path):
+    """The same command leaves it as it is; any other overwrites nothing."""
+    path, flags = tmp_path / 'export', {'seed': 1, 'export_dir': str(tmp_path / 'export')}
+
+    def export(weights, **description):
+        with new_saved_model(path, {'flags': flags, **description}) as scratch:
+            (scratch / 'variables').mkdir(parents=True)
+            (scratch / 'variables' / 'variables.data-00000-of-00001').write_text(weights)
+            (scratch / 'saved_model.pb').write_bytes(os.urandom(9))
+
+    export('weights', iteration=10)
+    before = {file: file.read_bytes() for file in path.rglob('*') if file.is_file()}
+    check_new_or_of(flags, 'export_dir')
+    export('weights', iteration=10)
+    for weights, description in (('others', {'iteration': 10}), ('weights', {'iteration': 20})):
+        with pytest.raises(ArgumentError, match='exists already'):
+            export(weights, **description)
+    with pytest.raises(ArgumentError, match='^export_dir=.*exists already'):
+        check_new_or_of({**flags, 'seed': 2}, 'export_dir')
+    assert before == {file: file.read_bytes() for file in path.rglob('*') if file.is_file()}
+    assert [file.name for file in tmp_path.iterdir()] == ['export']
+    (path / 'maml_tf.json').write_text('[')
+    with pytest.raises(ArgumentError, match='exists already'):
+        check_new_or_of(flags, 'export_dir')
 
 
 def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch):

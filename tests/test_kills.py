@@ -161,11 +161,10 @@ def test_every_kill_hits(runs):
         *ended, last = reports
         assert last['status'] == 0, (logs, last['output'][-2000:])
         for report in ended:
-            assert report['status'] in {*DEATHS, 0}, (logs, report)
-            killed[report['operations']['phase']] += report['status'] != 0
+            assert report['status'] in DEATHS, (logs, report)
+            killed[report['operations'].get('phase', 'end')] += 1
     print(f'{sum(killed.values())} kills: {dict(killed)}')
-    # Where nothing was written beyond the bytes that a file may have, nothing was killed.
-    assert sum(killed.values()) >= 0.8 * KILLS
+    assert sum(killed.values()) == KILLS or KILLS % 20
 
 
 @pytest.mark.slow

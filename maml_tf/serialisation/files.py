@@ -41,7 +41,9 @@ def naming(path: pathlib.Path, scratch: pathlib.Path | None = None) -> Iterator[
     try:
         yield
     except OSError as error:
-        if error.filename is None or os.fspath(error.filename) == str(scratch):
+        # One without a number says all in its message, which a name would replace.
+        of_scratch = scratch is not None and error.filename == os.fspath(scratch)
+        if of_scratch or (error.errno is not None and error.filename is None):
             error.filename = str(path)
         raise
 

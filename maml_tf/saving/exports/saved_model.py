@@ -31,8 +31,9 @@ def new_saved_model(
 
     Beside the model stand maml_tf.json, which has `description`, the versions that it was written
     by and the SHA-256 of every file, and MODEL_CARD.md, which says the same to people. Where the
-    block raises, nothing is left of what it wrote. A model that stands there already with the same
-    description and the same weights stays as it is: a run that is repeated writes it again.
+    block raises, nothing is left of what it wrote. A model of the same command line that stands
+    there already, with the same description and the same weights, stays as it is: a run that was
+    killed when it had written it is repeated.
 
     Args:
       description: {name: JSON value}; what the card shows of it: see model_card.py.
@@ -42,7 +43,7 @@ def new_saved_model(
     """
     path = pathlib.Path(path)
     known = {**description, 'versions': versions()}
-    there = _described_as(path, known)
+    there = 'flags' in known and _described_as(path, known)
     if not there:
         check_new(path)
     scratch = path.with_name(f'.{path.name}.writing')
