@@ -163,6 +163,7 @@ def each_damaged(
     share: float = 1,
     odd: Sequence[str] = (),
     check: Callable[[Any], None] = lambda value: None,
+    tidy: bool = False,
 ) -> Counts:
     """Damages one of the files, reads them and restores it, again and again.
 
@@ -172,9 +173,11 @@ def each_damaged(
       names: one of which every refusal has.
       few, share: see `fuzz`.
       odd: see `damages`.
+      tidy: removes what reading leaves beside the files.
     """
     files, counts = list(files), Counts()
     whole = {path: path.read_bytes() for path in files}
+    directories = {path.parent for path in files}
 
     @fuzz(few, share)
     @given(st.sampled_from(files), damages(*odd))
@@ -189,8 +192,11 @@ def each_damaged(
         finally:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            path.unlink(missing_ok=True)
-            path.write_bytes(whole[path])
+            for left in {entry for directory in directories for entry in directory.iterdir()}:
+                if left in whole or tidy and not left.is_dir():
+                    left.unlink()
+            for original, content in whole.items():
+                original.write_bytes(content)
 
     attempt()
     counts.say(title)

@@ -13,6 +13,8 @@ import numpy as np
 from maml_tf.errors import UserError
 from maml_tf.evaluation import report
 from maml_tf.evaluation.intervals import paired, summarise
+from maml_tf.serialisation.files import check_is_file
+from maml_tf.terminal.text import described
 
 # results.json of an evaluated run, and the scores [tasks] of one of its entries.
 Scored = tuple[dict[str, Any], np.ndarray]
@@ -48,13 +50,14 @@ def _scores_csv(directory: pathlib.Path) -> np.ndarray:
     """Returns [tasks, entries]."""
     path = directory / 'scores.csv'
     try:
+        check_is_file(path)
         with open(path, newline='', encoding='utf-8') as file:
             header, *rows = csv.reader(file)
         return np.array(rows, float).reshape(len(rows), len(header))
-    except OSError as error:
+    except FileNotFoundError as error:
         raise UserError(f'{directory}: no evaluated run, {error.filename} is missing') from None
-    except ValueError as error:
-        raise UserError(f'{path}: broken ({error}); evaluate the run again') from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f'{path}: broken ({described(error)}); evaluate the run again') from None
 
 
 def training_curve(directory: pathlib.Path, metric: str) -> np.ndarray:
@@ -63,10 +66,11 @@ def training_curve(directory: pathlib.Path, metric: str) -> np.ndarray:
     There is no point where the run has no metrics.csv, or another column.
     """
     try:
+        check_is_file(directory / 'metrics.csv')
         with open(directory / 'metrics.csv', newline='', encoding='utf-8') as file:
             rows = [(row['iteration'], row.get(f'post_{metric}')) for row in csv.DictReader(file)]
         return np.array([row for row in rows if row[1]], float).reshape(-1, 2)
-    except (OSError, ValueError, KeyError):  # A picture without it says enough.
+    except (OSError, ValueError, KeyError, csv.Error):  # A picture without it says enough.
         return np.zeros([0, 2])
 
 

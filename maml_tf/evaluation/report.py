@@ -17,7 +17,8 @@ import numpy as np
 
 from maml_tf.errors import UserError
 from maml_tf.evaluation.intervals import summarise
-from maml_tf.serialisation.files import write_atomically
+from maml_tf.serialisation.files import check_is_file, write_atomically
+from maml_tf.terminal.text import described
 
 if TYPE_CHECKING:
     from maml_tf.objectives import Axis, Metric
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 # The axis of methods that adapt by gradient steps, as the reference's do.
 GRADIENT_STEPS = 'gradient steps'
 # What results.json has to say before anybody can compare it with another.
-NEEDED = ('protocol', 'metric', 'unit', 'axis', 'mean', 'ci95', 'tasks', 'seed', 'flags')
+NEEDED = {
+    **{'protocol': dict, 'metric': str, 'unit': str, 'axis': dict, 'mean': list, 'ci95': list},
+    **{'tasks': int, 'seed': int, 'flags': dict},
+}
 # Of the columns of the screen's table.
 LEAST_WIDTHS = (16, 10, 10, 16)
 
@@ -155,14 +159,21 @@ def read(directory: pathlib.Path) -> dict[str, Any]:
     """
     path = directory / 'results.json'
     try:
+        check_is_file(path)
         content = json.loads(path.read_text('utf-8'))
-    except OSError as error:
+    except FileNotFoundError as error:
         raise UserError(f'{directory}: no evaluated run, {error.filename} is missing') from None
-    except ValueError as error:
-        raise UserError(f'{path}: broken ({error}); evaluate the run again') from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f'{path}: broken ({described(error)}); evaluate the run again') from None
     for name in NEEDED:
         if not isinstance(content, dict) or content.get(name) in (None, {}):
             raise UserError(f'{path}: does not say its {name}; evaluate the run again')
+    for name, kind in NEEDED.items():
+        if not isinstance(content[name], kind):
+            raise UserError(f'{path}: its {name} makes no sense; evaluate the run again')
+    axis = content['axis']
+    if not isinstance(axis.get('name'), str) or not isinstance(axis.get('values'), list):
+        raise UserError(f'{path}: its axis makes no sense; evaluate the run again')
     return content
 
 

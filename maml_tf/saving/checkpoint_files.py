@@ -1,11 +1,13 @@
 """The files of checkpoints in a directory: which there are, and whether they are whole."""
 
+import os
 import pathlib
 import re
 from collections.abc import Collection, Iterator
 
 import tensorflow as tf
 
+from maml_tf.serialisation.files import check_is_file
 from maml_tf.serialisation.tensorflow_errors import reason
 
 # The index first: without it the rest is no checkpoint.
@@ -29,6 +31,9 @@ def damage(prefix: pathlib.Path | str) -> str | None:
     All of it is read, and compared with its checksums.
     """
     try:
+        for ending in ENDINGS:
+            if os.path.lexists(path := f'{prefix}.{ending}'):
+                check_is_file(path)
         reader = tf.train.load_checkpoint(str(prefix))
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)

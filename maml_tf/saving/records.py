@@ -8,10 +8,14 @@ import csv
 import io
 import json
 import pathlib
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from maml_tf.errors import UserError
+from maml_tf.serialisation.files import check_is_file
+from maml_tf.terminal.text import shortened
 
 
 def flags(path: pathlib.Path) -> dict[str, str]:
@@ -32,7 +36,8 @@ def flags(path: pathlib.Path) -> dict[str, str]:
         name, equals, value = line.removeprefix('-').removeprefix('-').partition('=')
         if not line.startswith('-') or not name.isidentifier():
             raise UserError(
-                f'{path}: line {number} is no flag, {line!r}; a flag has the form --name=value'
+                f'{path}: line {number} is no flag, {shortened(repr(line))}; a flag has the '
+                'form --name=value'
             )
         if equals:
             found[name] = value
@@ -108,7 +113,12 @@ def clock(path: pathlib.Path) -> dict[str, Any]:
     Raises: UserError where it holds something else; OSError where it is missing.
     """
     content = _json(path)
-    if not isinstance(content, dict) or not _is_number(content.get('training_seconds')):
+    if (
+        not isinstance(content, dict)
+        or not _is_number(content.get('training_seconds'))
+        or content['training_seconds'] < 0
+        or not isinstance(content.get('machine', ''), str)
+    ):
         raise UserError(
             f'{path}: holds no training_seconds; mend it, or remove it, and the time of training '
             'counts from there'
@@ -124,8 +134,10 @@ def best(path: pathlib.Path) -> tuple[int, float] | None:
     if not path.exists():
         return None
     content = _json(path)
-    if not isinstance(content, dict) or not all(
-        _is_number(content.get(name)) for name in ('iteration', 'score')
+    if (
+        not isinstance(content, dict)
+        or not all(_is_number(content.get(name)) for name in ('iteration', 'score'))
+        or not isinstance(content['iteration'], int)
     ):
         raise UserError(
             f'{path}: holds no iteration and score; mend it, or remove it, and the best '
@@ -143,7 +155,8 @@ def scores(path: pathlib.Path) -> dict[int, float]:
         return {}
     content = _json(path)
     if not isinstance(content, dict) or not all(
-        number.isdecimal() and _is_number(score) for number, score in content.items()
+        re.fullmatch('[0-9]{1,18}', number) and _is_number(score)
+        for number, score in content.items()
     ):
         raise UserError(
             f'{path}: does not hold a score for each iteration; mend it, or remove it, and the '
@@ -153,12 +166,16 @@ def scores(path: pathlib.Path) -> dict[int, float]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # which NaN is not, either
 
 
 def _text(path: pathlib.Path) -> str:
     try:
+        check_is_file(path)
         return path.read_text('utf-8')
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from None
     except UnicodeDecodeError as error:
         raise UserError(
             f'{path}: no text in UTF-8 ({error.reason} at byte {error.start})'
@@ -169,5 +186,5 @@ def _json(path: pathlib.Path) -> Any:
     """Returns the content; None where it is no JSON."""
     try:
         return json.loads(_text(path))
-    except ValueError:  # Of JSON and of UserError, which is one, too.
+    except (ValueError, RecursionError):  # Of JSON and of UserError, which is one, too.
         return None

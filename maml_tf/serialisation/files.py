@@ -1,8 +1,10 @@
 """Files and directories that are whole: a reader finds all of one or nothing, never a part."""
 
 import contextlib
+import errno
 import os
 import pathlib
+import stat
 from collections.abc import Iterator
 
 from maml_tf.errors import ArgumentError
@@ -52,6 +54,12 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     """Writes a text file, in UTF-8, so that a run cut short leaves no part of it."""
     with replaced(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
+
+
+def check_is_file(path: pathlib.Path | str) -> None:
+    """Raises OSError for what is no file of bytes: opening a FIFO would wait for a writer."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, 'not a regular file', str(path))
 
 
 def check_new(path: pathlib.Path | str, argument: str = 'path', kind: str = 'directory') -> None:

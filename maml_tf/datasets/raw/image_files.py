@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, TypeVar
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from maml_tf.errors import UserError, check_one_of
+from maml_tf.serialisation.files import check_is_file
 from maml_tf.terminal.text import described, shown
 
 # JPEG decoding and box averaging may shrink a photo to this many times the wanted side, before
@@ -193,12 +193,6 @@ def check_size(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise OSError(f'{width}x{height} pixels, more than {MOST_PIXELS // 10**6} million')
-
-
-def check_is_file(path: pathlib.Path) -> None:
-    """Raises OSError for what is no file of bytes: opening a FIFO would wait for a writer."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError('not a regular file')
 
 
 def orientation(image: Image.Image) -> int:

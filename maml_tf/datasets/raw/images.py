@@ -14,7 +14,7 @@ from PIL import Image
 from maml_tf.datasets.raw.image_files import check_size, opened
 from maml_tf.datasets.raw.listing import SPLITS, list_folder, name_in
 from maml_tf.errors import ArgumentError, UserError
-from maml_tf.terminal.text import described, listed
+from maml_tf.terminal.text import described, listed, shortened
 
 SIDE = 84
 
@@ -104,8 +104,8 @@ def check_classes(
     for image in images:
         if image.label not in counts:
             raise UserError(
-                f'{path}: {image.name} is of class {image.label}, which is not among the '
-                f'{len(counts)} {whose}'
+                f'{path}: {shortened(image.name)} is of class {shortened(image.label)}, which is '
+                f'not among the {len(counts)} {whose}'
             )
         if image.name in names:
             raise UserError(f'{path}: {image.name} is there twice')

@@ -2,18 +2,19 @@
 
 import csv
 import functools
+import os
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
 from maml_tf.datasets.raw import images as raw_images
-from maml_tf.datasets.raw.image_files import check_is_file
 from maml_tf.datasets.raw.images import SIDE, RawImage, RawSplit, read_resized
 from maml_tf.datasets.raw.pickles import load_arrays
 from maml_tf.datasets.raw.splits import class_names
 from maml_tf.errors import UserError
-from maml_tf.terminal.text import described
+from maml_tf.serialisation.files import check_is_file
+from maml_tf.terminal.text import described, shortened
 
 LISTS = 'miniimagenet_ravi'
 
@@ -55,12 +56,13 @@ def _csv(table):
         raise UserError(f'{table}: not a csv file in UTF-8 ({described(error)})') from error
     if bad := [row for row in rows if not (row.get('filename') and row.get('label'))]:
         raise UserError(
-            f'{table}: every row needs the columns filename and label, found {dict(bad[0])}'
+            f'{table}: every row needs the columns filename and label, found '
+            f'{shortened(dict(bad[0]))}'
         )
-    if lost := [row['filename'] for row in rows if not (folder / row['filename']).is_file()]:
+    if lost := [row['filename'] for row in rows if not os.path.isfile(folder / row['filename'])]:
         raise UserError(
-            f'{table}: {folder} does not hold {lost[0]}; {len(lost)} of the {len(rows)} files are '
-            'missing'
+            f'{table}: {folder} does not hold {shortened(lost[0])}; {len(lost)} of the '
+            f'{len(rows)} files are missing'
         )
     return [
         RawImage(

@@ -5,9 +5,9 @@ import zipfile
 
 import numpy as np
 
-from maml_tf.datasets.raw.image_files import check_is_file
 from maml_tf.datasets.raw.images import SIDE
 from maml_tf.errors import UserError
+from maml_tf.serialisation.files import check_is_file
 from maml_tf.terminal.text import described
 
 IMAGE = SIDE * SIDE * 3  # bytes

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from maml_tf.datasets.raw.image_files import check_is_file
 from maml_tf.errors import UserError
+from maml_tf.serialisation.files import check_is_file
 from maml_tf.terminal.text import described, shortened
 
 # What a PNG starts with, as bytes and as Python 2 text.
