@@ -175,7 +175,7 @@ def _text(path: pathlib.Path) -> str:
         check_is_file(path)
         return path.read_text('utf-8')
     except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror})') from None
+        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from None
     except UnicodeDecodeError as error:
         raise UserError(
             f'{path}: no text in UTF-8 ({error.reason} at byte {error.start})'

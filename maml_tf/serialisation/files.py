@@ -1,7 +1,6 @@
 """Files and directories that are whole: a reader finds all of one or nothing, never a part."""
 
 import contextlib
-import errno
 import os
 import pathlib
 import stat
@@ -59,7 +58,7 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 def check_is_file(path: pathlib.Path | str) -> None:
     """Raises OSError for what is no file of bytes: opening a FIFO would wait for a writer."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, 'not a regular file', str(path))
+        raise OSError('not a regular file')
 
 
 def check_new(path: pathlib.Path | str, argument: str = 'path', kind: str = 'directory') -> None:
