@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maml_tf.datasets.raw.prepared import prepared, whole
+from maml_tf.datasets.raw.prepared import check_records, prepared, whole
 from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.images import ImageClasses
@@ -80,6 +80,7 @@ def _read(
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
+    check_records(builder, ('train', 'test'))
     is_wanted = tf.constant(np.isin(np.arange(builder.info.features[listed].num_classes), wanted))
     examples = builder.as_dataset(
         split='train+test',

@@ -23,7 +23,8 @@ from maml_tf.episodes.random_bits import KEYS, Stream
 from maml_tf.episodes.sampling import Picks
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError
-from maml_tf.serialisation.files import write_atomically
+from maml_tf.serialisation.files import check_is_file, write_atomically
+from maml_tf.terminal.text import described
 
 
 def write(
@@ -115,8 +116,9 @@ def read(
     for number, line in enumerate(_lines_of(tasks_file)[1], start=2):
         try:
             classes, turns, images, sizes = names.parsed(line)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise wrong(f'line {number} is no task of the {split} split ({error})') from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = f'line {number} is no task of the {split} split ({described(error)})'
+            raise wrong(reason) from None
         if (len(classes), sizes, len(turns)) != (spec.way, {(spec.shot, spec.query)}, spec.way):
             raise wrong(
                 f'line {number} is not {spec.way}-way with {spec.shot} support and {spec.query} '
@@ -158,8 +160,8 @@ def sizes(tasks_file: str | pathlib.Path) -> Sizes:
         task = json.loads(lines[0])
         way, shot, query = len(task['classes']), len(task['support'][0]), len(task['query'][0])
         promised = int(header['tasks'])
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        reason = f'line 2 is no task ({type(error).__name__}: {error})'
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
+        reason = f'line 2 is no task ({described(error)})'
         raise ArgumentError('tasks_file', tasks_file, reason) from None
     if promised != len(lines):
         reason = f'has {len(lines)} tasks, and its first line says {promised}; write it again'
@@ -170,11 +172,14 @@ def sizes(tasks_file: str | pathlib.Path) -> Sizes:
 def _lines_of(tasks_file):
     """Returns (the description in the first line, the lines of the tasks)."""
     try:
-        header, *lines = pathlib.Path(tasks_file).read_text('utf-8').splitlines()
+        check_is_file(tasks_file)
+        # Only at line feeds: JSON leaves other ends of lines in names as they are.
+        header, *lines = pathlib.Path(tasks_file).read_text('utf-8').split('\n')
+        lines = lines[:-1] if lines and not lines[-1] else lines
         description = json.loads(header)
         description['tasks']
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f'not a list of tasks ({error})'
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f'not a list of tasks ({described(error)})'
         raise ArgumentError('tasks_file', tasks_file, reason) from None
     if not lines:
         raise ArgumentError('tasks_file', tasks_file, 'no task in it')

@@ -1,6 +1,5 @@
 """A trained learner of image tasks, loaded from a run directory or a SavedModel."""
 
-import json
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +14,12 @@ from maml_tf.commands.experiment import problem_of
 from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.saving import records
 from maml_tf.saving.checkpoints import checkpoints
 from maml_tf.saving.exports import model_card
+from maml_tf.saving.exports.saved_model import read_description
 from maml_tf.saving.init_from import load_weights
-from maml_tf.terminal.text import shown
+from maml_tf.terminal.text import described, shortened, shown
 
 
 class Trained(NamedTuple):
@@ -74,16 +75,17 @@ def load(path: pathlib.Path | str, steps: int | None = None) -> Trained:
 
 def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
     try:
-        description = json.loads((path / 'maml_tf.json').read_text('utf-8'))
+        description = read_description(path)
         input_shape, its_steps = tuple(description['input_shape']), description.get('inner_steps')
         model = tf.saved_model.load(str(path))
         adapt, predict = (model.signatures[name] for name in ('adapt', 'predict_query'))
         # Models of earlier versions have none.
         predict_one = dict(model.signatures).get('predict_one', predict)
-    except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+        _check_description(description, adapt)
+    except Exception as error:  # TensorFlow raises many types on damaged files.
         reason = (
             'no learner that --export_dir of run_maml.py wrote, with maml_tf.json and signatures '
-            f'adapt and predict_query ({type(error).__name__}: {shown(error)})'
+            f'adapt and predict_query ({described(error)})'
         )
         raise ArgumentError('init_from', path, reason) from error
     if 'probabilities' not in predict.structured_outputs:
@@ -163,12 +165,31 @@ def _iteration(path: pathlib.Path) -> int | None:
     return int(number[1]) if number else None
 
 
+def _check_description(description: Mapping[str, Any], adapt: Any) -> None:
+    """Raises ValueError where maml_tf.json is of another model, or says what makes no sense."""
+    given = adapt.structured_input_signature[1]['support_x'].shape.as_list()[2:]
+    if description['input_shape'] != given:
+        raise ValueError(
+            f'input_shape is {description["input_shape"]}, and the model takes {given}'
+        )
+    for name, kind in (
+        *(('inner_steps', int | None), ('transductive', bool)),
+        *(('inputs', str), ('flags', dict)),
+    ):
+        if name in description and not isinstance(description[name], kind):
+            raise ValueError(f'{name} is {shortened(description[name])}')
+
+
 def _preparation(description: Mapping[str, Any], path: pathlib.Path) -> Preparation:
     """The Preparation that a SavedModel names; those of earlier versions name none."""
     if 'preparation' in description:
         try:
-            return Preparation.of(description['preparation'])
-        except (TypeError, AttributeError, UserError) as error:
+            preparation = Preparation.of(description['preparation'])
+            made = [preparation.side, preparation.side, preparation.channels]
+            if made != description['input_shape'] or not isinstance(preparation.drawn, int | None):
+                raise ValueError(f'it makes {made}')
+            return preparation
+        except (TypeError, AttributeError, ValueError) as error:
             reason = f'its maml_tf.json names a preparation that is none ({shown(error)})'
             raise ArgumentError('init_from', path, reason) from error
     side, _, channels = description['input_shape']
@@ -179,11 +200,14 @@ def _preparation(description: Mapping[str, Any], path: pathlib.Path) -> Preparat
 
 def _flags(flagfile: pathlib.Path) -> absl.flags.FlagValues:
     """The flag values of a run's flags.txt."""
+    records.flags(flagfile)  # What is no flag is said line by line.
     try:
-        return command_line.parsed(f'--flagfile={flagfile}')
-    except absl.flags.Error as error:
+        flags = command_line.parsed(f'--flagfile={flagfile}')
+        command_line.check(flags)
+        return flags
+    except (absl.flags.Error, UserError) as error:
         raise UserError(
-            f'{flagfile}: {shown(error)}; it was written by another version of this package'
+            f'{flagfile}: {shortened(error)}; it was written by another version of this package'
         ) from error
 
 

@@ -18,8 +18,9 @@ from maml_tf.datasets.raw import memory_map
 from maml_tf.datasets.raw.image_files import each, read_image
 from maml_tf.datasets.raw.listing import name_in
 from maml_tf.errors import UserError
-from maml_tf.serialisation.files import write_atomically
+from maml_tf.serialisation.files import check_is_file, write_atomically
 from maml_tf.terminal import progress
+from maml_tf.terminal.text import described
 
 CACHE = '.maml_tf'
 
@@ -94,7 +95,7 @@ def mapped(wanted: Wanted, folder: pathlib.Path) -> tuple[np.memmap, Outcome]:
         path.unlink(missing_ok=True)
     images = memory_map.memory_mapped(path, len(files), wanted.shape, _numbered(wanted, record))
     _remove_outdated(path, made_of)
-    return images, Outcome(**json.loads(record.read_text('utf-8')))
+    return images, _outcome(record, wanted)
 
 
 def _read(
@@ -133,6 +134,25 @@ def _numbered(wanted, record):
     for unused in range(number + 1, len(wanted.files)):
         yield unused, np.zeros(wanted.shape, np.uint8)
     write_atomically(record, json.dumps(outcome._asdict()))
+
+
+def _outcome(record, wanted):
+    """Reads what was written beside a file of images. Raises UserError where it is not whole."""
+    try:
+        check_is_file(record)
+        outcome = Outcome(**json.loads(record.read_text('utf-8')))
+        lists = [*outcome.kept.values(), outcome.unreadable]
+        if not all(isinstance(name, str) for names in lists for name in names):
+            raise ValueError('names are text')
+        if not outcome.kept.keys() <= wanted.classes.keys():
+            raise ValueError('it is of other classes')
+        if sum(map(len, outcome.kept.values())) > len(wanted.files):
+            raise ValueError('it is of more images')
+        return outcome
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f'{record}: damaged ({described(error)}); remove it, and it is written anew'
+        ) from error
 
 
 def _remove_outdated(path, made_of):

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from maml_tf.datasets.raw.listing import SPLITS, Listing, composed
 from maml_tf.errors import ArgumentError, UserError
-from maml_tf.terminal.text import counted, listed, shown
+from maml_tf.serialisation.files import check_is_file
+from maml_tf.terminal.text import counted, listed, shortened, shown
 
 FEWEST_CLASSES = 6  # two to tell apart in each split
 SHARES = {'val': 0.16, 'test': 0.2}  # of the classes; the rest is trained on
@@ -100,17 +101,25 @@ def read_split_file(path: str | pathlib.Path, names: Collection[str]) -> dict[st
     """
     wrong = lambda reason: ArgumentError('split_file', shown(path), reason)
     try:
-        text = pathlib.Path(path).expanduser().read_text('utf-8-sig')
+        path = pathlib.Path(path).expanduser()
+        check_is_file(path)
+        text = path.read_text('utf-8-sig')
     except OSError as error:
-        raise wrong(error.strerror) from error
+        raise wrong(error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise wrong('not in UTF-8; a spreadsheet offers it as "CSV UTF-8"') from error
     header, *lines = text.splitlines() or ['']
     delimiter = ';' if ';' in header else ','
     if [cell.strip() for cell in header.split(delimiter)] != ['class', 'split']:
-        raise wrong(f'the first line is {header!r}; it should be class,split')
-    of_class = {}
-    for number, row in enumerate(csv.reader(lines, delimiter=delimiter), start=2):
+        raise wrong(f'the first line is {shortened(repr(header))}; it should be class,split')
+    of_class, rows = {}, csv.reader(lines, delimiter=delimiter)
+    for number in itertools.count(2):
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise wrong(f'line {number} is none of a csv file ({error})') from None
+        if row is None:
+            break
         cells = [composed(cell.strip()) for cell in row]
         if not any(cells):
             continue
@@ -118,11 +127,13 @@ def read_split_file(path: str | pathlib.Path, names: Collection[str]) -> dict[st
             raise wrong(f'line {number} has {len(cells)} columns instead of class,split')
         name, split = cells
         if name not in names:
-            raise wrong(f'line {number}: there is no class folder {shown(name)}')
+            raise wrong(f'line {number}: there is no class folder {shortened(name)}')
         if name in of_class:
             raise wrong(f'line {number}: class {shown(name)} is there twice')
         if split not in SPLITS:
-            raise wrong(f'line {number}: {split!r} is no split, only train, val and test')
+            raise wrong(
+                f'line {number}: {shortened(repr(split))} is no split, only train, val and test'
+            )
         of_class[name] = split
     if missing := [name for name in names if name not in of_class]:
         raise wrong(f'class {shown(missing[0])} is missing, {len(missing)} of {len(names)} are')

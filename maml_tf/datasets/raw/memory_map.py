@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from maml_tf.errors import UserError
+from maml_tf.serialisation.files import check_is_file
 from maml_tf.serialisation.lock import taken
 from maml_tf.serialisation.tensorflow_errors import reason
 from maml_tf.terminal import progress
+from maml_tf.terminal.text import described
 
 IN_MEMORY = 10**9  # bytes of a whole set; larger ones stream
 # Seconds since a process last wrote to its file, where the file system has no locks; it writes many
@@ -72,10 +74,11 @@ def memory_mapped(
     if not path.exists():
         _write(path, shape, images)
     try:
-        mapped = np.load(path, mmap_mode='r')
-    except (ValueError, EOFError) as error:
+        check_is_file(path)
+        mapped = np.lib.format.open_memmap(path, mode='r')
+    except Exception as error:  # A damaged header can raise anything.
         raise UserError(
-            f'{path}: not a whole .npy file ({error}); remove it, and it is written anew'
+            f'{path}: not a whole .npy file ({described(error)}); remove it, and it is written anew'
         ) from error
     if mapped.shape != shape or mapped.dtype != np.uint8:
         raise UserError(

@@ -3,7 +3,7 @@
 import functools
 import importlib.util
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from maml_tf.errors import ArgumentError, UserError
@@ -90,6 +90,19 @@ def whole(
             ) from error
 
     return reading
+
+
+def check_records(builder: 'tfds.core.DatasetBuilder', splits: Sequence[str]) -> None:
+    """Raises ValueError where files hold fewer examples than their description says.
+
+    A file that ends between two of them looks whole to TensorFlow.
+    """
+    import tensorflow as tf
+
+    for split in splits:
+        info = builder.info.splits[split]
+        records = tf.data.TFRecordDataset([str(path) for path in info.filepaths])
+        check_count(int(records.reduce(0, lambda count, _: count + 1)), info.num_examples)
 
 
 def check_count(found: int, expected: int) -> None:

@@ -36,7 +36,8 @@ def export(
     the learner fixes (the way of MAML's last layer) and `description` stand in maml_tf.json beside
     the model, and MODEL_CARD.md tells people.
 
-    The signatures raise tf.errors.InvalidArgumentError where an input holds NaN or infinity, and in
+    The signatures raise tf.errors.InvalidArgumentError where inputs have not the same number of
+    tasks or examples, where there is no task, where an input holds NaN or infinity, and in
     classification where a row of support_y is neither one-hot nor all zeros (an example that does
     not count) or a task has only rows of zeros.
 
@@ -74,12 +75,17 @@ def _signatures(
     @tf.function(autograph=False)
     def adapt(support_x: tf.Tensor, support_y: tf.Tensor) -> State:
         are_labels = input_checks.classes if classification else input_checks.finite
-        checks = input_checks.finite('support_x', support_x) + are_labels('support_y', support_y)
+        checks = input_checks.alike(('tasks', 'examples'), support_x=support_x, support_y=support_y)
+        checks += input_checks.some_tasks('support_x', support_x)
+        with tf.control_dependencies(checks):
+            checks = input_checks.finite('support_x', support_x)
+            checks += are_labels('support_y', support_y)
         return learner.adapt(*input_checks.after(checks, support_x, support_y), steps)
 
     @tf.function(autograph=False)
     def predict_query(query_x: tf.Tensor, **state: tf.Tensor) -> dict[str, tf.Tensor]:
-        checks = input_checks.finite('query_x', query_x)
+        checks = input_checks.alike(['tasks'], query_x=query_x, **state)
+        checks += input_checks.finite('query_x', query_x)
         (queries,) = input_checks.after(checks, query_x)
         outputs = learner.predict_query(state, _at_least_one(queries))
         return learner.objective.predictions(outputs[:, : tf.shape(queries)[1]])
@@ -88,6 +94,8 @@ def _signatures(
     def serve(
         support_x: tf.Tensor, support_y: tf.Tensor, query_x: tf.Tensor
     ) -> dict[str, tf.Tensor]:
+        checks = input_checks.alike(['tasks'], query_x=query_x, support_x=support_x)
+        support_x, support_y = input_checks.after(checks, support_x, support_y)
         return predict_query(query_x, **adapt(support_x, support_y))
 
     concrete_adapt = adapt.get_concrete_function(support_x, support_y)

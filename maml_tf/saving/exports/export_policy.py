@@ -32,7 +32,8 @@ def export_policy(
     serving_default is `act` of `adapt`: trajectories and query_observations -> mean, log_std.
 
     counts are 1 for the steps that were taken and 0 after the end of a rollout. All but `start`
-    raise tf.errors.InvalidArgumentError where an input holds NaN or infinity.
+    raise tf.errors.InvalidArgumentError where inputs have not the same number of tasks or rollouts,
+    or one holds NaN or infinity.
 
     Args:
       path: a directory that does not exist yet; it appears when it is complete.
@@ -66,7 +67,9 @@ def _signatures(policy: MetaPolicy) -> dict[str, tf.types.experimental.ConcreteF
     states = spec('observations', None, environment.observation_size)
 
     def step(given, weights, number):
-        checks = [op for name, x in given.items() for op in input_checks.finite(name, x)]
+        checks = input_checks.alike(('tasks', 'rollouts'), **given)
+        checks += input_checks.alike(['tasks'], observations=given['observations'], **weights or {})
+        checks += [op for name, x in given.items() for op in input_checks.finite(name, x)]
         checked = dict(zip(given, input_checks.after(checks, *given.values())))
         rule = policy.evaluation_rule()
         batch = policy.samples(Trajectories(**checked, positions=checked['observations']))
@@ -89,7 +92,8 @@ def _signatures(policy: MetaPolicy) -> dict[str, tf.types.experimental.ConcreteF
 
     @tf.function(autograph=False)
     def act(observations: tf.Tensor, **weights: tf.Tensor) -> dict[str, tf.Tensor]:
-        checks = input_checks.finite('observations', observations)
+        checks = input_checks.alike(['tasks'], observations=observations, **weights)
+        checks += input_checks.finite('observations', observations)
         (observations,) = input_checks.after(checks, observations)
         _, shared = learner.weights_of_the_network()
         mean, log_std = distribution(learner, shared | weights, observations)

@@ -30,6 +30,29 @@ def classes(name: str, labels: tf.Tensor) -> list[tf.Operation]:
     ]
 
 
+def alike(axes: Sequence[str], **tensors: tf.Tensor) -> list[tf.Operation]:
+    """Returns the checks that the tensors have the same size along each of the first axes.
+
+    Otherwise they would be broadcast where one has the size 1, without a word.
+
+    Args:
+      axes: what the first axes count, such as 'tasks'.
+    """
+    (first, reference), *others = tensors.items()
+    checks = []
+    for name, tensor in others:
+        for axis, counted in enumerate(axes):
+            here, there = tf.shape(tensor)[axis], tf.shape(reference)[axis]
+            words = f'{name}: has not as many {counted} as {first},'
+            checks.append(tf.debugging.Assert(here == there, [words, here, 'and', there]))
+    return checks
+
+
+def some_tasks(name: str, values: tf.Tensor) -> list[tf.Operation]:
+    """Returns the check that there is a task."""
+    return [tf.debugging.Assert(tf.shape(values)[0] > 0, [f'{name}: holds no task'])]
+
+
 def after(checks: Sequence[tf.Operation], *tensors: tf.Tensor) -> list[tf.Tensor]:
     """Returns the tensors, which nothing computes with before the checks have passed."""
     with tf.control_dependencies(checks):

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from maml_tf.errors import UserError
 from maml_tf.saving.exports import model_card
-from maml_tf.serialisation.files import check_new
+from maml_tf.serialisation.files import check_is_file, check_new
 from maml_tf.serialisation.tensorflow_errors import cause_of_files, reason
 
 DESCRIPTION = 'maml_tf.json'
@@ -110,6 +110,28 @@ def _weights(content: Mapping[str, Any]) -> dict[str, str]:
     """Returns {file: SHA-256} of the weights; graphs of the same model differ in their bytes."""
     sums = content.get('sha256', {})
     return {name: value for name, value in sums.items() if '.data-' in name}
+
+
+def read_description(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what maml_tf.json says of the SavedModel in `path`.
+
+    Raises:
+      ValueError: a file is not the one that was written, by the checksums there. Earlier versions
+        wrote none.
+      OSError, TypeError: there is no such description.
+    """
+    check_is_file(path / DESCRIPTION)
+    content = json.loads((path / DESCRIPTION).read_text('utf-8'))
+    if not isinstance(content, dict):
+        raise TypeError(f'{DESCRIPTION} holds no description')
+    if (written := content.get('sha256')) is not None:
+        there = _checksums(path)
+        for name in written:
+            if there.get(name) != written[name]:
+                raise ValueError(
+                    f"{name} is damaged or missing: its SHA-256 is not {DESCRIPTION}'s"
+                )
+    return content
 
 
 def described(content: Mapping[str, Any]) -> str:
