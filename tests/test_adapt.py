@@ -427,7 +427,7 @@ def test_bad_input_is_one_line(bad, monkeypatch, case):
 
 
 def test_nothing_to_do(setting):
-    with pytest.raises(SystemExit, match='name --classify or --export_dir'):
+    with pytest.raises(SystemExit, match='name --classify, --export_dir or --tflite'):
         adapt.main([f'--init_from={setting.root / "run"}', f'--support={setting.root / "photos"}'])
 
 
