@@ -78,7 +78,8 @@ def test_every_classifier_equals_its_learner(name, tmp_path):
     found = [run(images=image[np.newaxis])['probabilities'] for image in images]
     by_hand = adapted.adapt(in_process(learner, spec.way), photos(shape, spec.way))
     expected = by_hand.probabilities(images)
-    atol = min(1e-4, 0.02 * np.ptp(expected, axis=0).max())
+    # Rounding is more than that of a learner that hardly tells them apart before training.
+    atol = np.clip(0.02 * np.ptp(expected, axis=0).max(), 1e-6, 1e-4)
     np.testing.assert_allclose(np.concatenate(found), expected, rtol=0, atol=atol)
     assert lite.size == (tmp_path / 'mine.tflite').stat().st_size
     assert lite.difference <= 1e-4 and lite.latency > 0
