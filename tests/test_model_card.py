@@ -5,8 +5,8 @@ import pytest
 from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.commands.command_line import parsed
-from maml_tf.saving import model_card
-from maml_tf.saving.saved_model import versions
+from maml_tf.saving.exports import model_card
+from maml_tf.saving.exports.saved_model import versions
 
 RESULTS = {
     'protocol': {},
