@@ -56,7 +56,7 @@ def test_no_tasks(exported):
 
 
 def test_any_shape(exported):
-    """Every call has the right answer, or an error that names an input."""
+    """Every call has the right answer, or an error, which names an input where sizes may vary."""
     answered = []
 
     @fuzz(25, 0.2)
@@ -82,7 +82,9 @@ def test_any_shape(exported):
             outputs = call(exported.serve, inputs)['outputs']
         except ERRORS as error:
             answered.append(False)
-            assert re.search('support_x|support_y|query_x', str(error)), error
+            # Sizes that are fixed are TensorFlow's to refuse.
+            varies = axis < 2 and change in ('taken', 'one more', 'none')
+            assert not varies or re.search('support_x|support_y|query_x', str(error)), error
         else:
             answered.append(True)
             assert outputs.shape == (*inputs['query_x'].shape[:2], WAY)

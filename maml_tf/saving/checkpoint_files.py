@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Collection, Iterator
 
 import tensorflow as tf
@@ -61,8 +62,11 @@ def set_aside(directory: pathlib.Path | str, iteration: int) -> pathlib.Path:
     directory = pathlib.Path(directory)
     for ending in reversed(ENDINGS):  # Without an index, data that a kill left would go unseen.
         path = directory / f'model-{iteration}.{ending}'
-        if path.exists():
-            path.rename(path.with_name(f'{DAMAGED}{path.name}'))
+        if os.path.lexists(path):
+            target = path.with_name(f'{DAMAGED}{path.name}')
+            if target.is_dir():  # Where a damaged index was a directory before.
+                shutil.rmtree(target)
+            path.replace(target)
     return directory / f'{DAMAGED}model-{iteration}'
 
 
