@@ -202,12 +202,20 @@ def test_weight_decay_is_not_clipped():
         np.testing.assert_allclose(value, start - 0.1 - 0.5 * start, rtol=1e-12)
 
 
-def test_replicas_decay_once():
+@pytest.mark.parametrize('bounded', [False, True])
+def test_replicas_decay_once(monkeypatch, bounded):
+    class TwoReplicas:
+        num_replicas_in_sync = 2
+        all_reduce = staticmethod(lambda how, value: value)
+
     learner = Quadratic()
+    if bounded:
+        monkeypatch.setattr(learner, 'clip_gradients', list)
     op = TrainingOp(learner, keras.optimizers.SGD(1.0), learner.update, weight_decay=0.5)
+    monkeypatch.setattr(tf.distribute, 'get_replica_context', TwoReplicas)
     for _ in range(2):  # Each passes its part; here the weights of the second have moved.
         before = learner.values()
-        op.apply(Update([tf.zeros_like(w) for w in STARTS], {}), replicas=2)
+        op.apply_together(Update([tf.zeros_like(w) for w in STARTS], {}))
         for value, old in zip(learner.values(), before):
             np.testing.assert_allclose(value, 0.75 * old, rtol=1e-12)
 

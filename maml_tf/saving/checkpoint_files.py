@@ -66,7 +66,7 @@ def set_aside(directory: pathlib.Path | str, iteration: int) -> pathlib.Path:
             target = path.with_name(f'{DAMAGED}{path.name}')
             if target.is_dir():  # Where a damaged index was a directory before.
                 shutil.rmtree(target)
-            path.replace(target)
+            path.rename(target)
     return directory / f'{DAMAGED}model-{iteration}'
 
 

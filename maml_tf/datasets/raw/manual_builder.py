@@ -151,6 +151,8 @@ def _prepare(builder, manual_dir):
                     download_dir=downloads,
                     download_config=tfds.download.DownloadConfig(manual_dir=folder),
                 )
+        except UserError:  # It names the raw file.
+            raise
         except Exception as error:
             if (cause := cause_of_files(error)) is None:
                 raise
