@@ -33,9 +33,6 @@ SETTINGS = {
     'metaoptnet_resnet12': (
         *('--algorithm=metaoptnet', *MINI, '--encoder=resnet12', '--meta_batch_size=2'),
     ),
-    'metaoptnet_resnet12_of_8': (
-        *('--algorithm=metaoptnet', *MINI, '--encoder=resnet12', '--meta_batch_size=8'),
-    ),
 }
 
 
