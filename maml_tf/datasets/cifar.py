@@ -52,6 +52,7 @@ def _source(data_dir, lists, listed, title):
     builder = prepared('cifar100', data_dir, title)
 
     def load(split):
+        _check_names(builder)
         wanted = [
             builder.info.features[listed].names.index(name) for name in class_names(lists)[split]
         ]
@@ -71,6 +72,14 @@ def _source(data_dir, lists, listed, title):
         )
 
     return ImageClasses(whole(builder.data_path, title, load), SHAPE)
+
+
+def _check_names(builder: 'tfds.core.DatasetBuilder') -> None:
+    """Raises ValueError where the names of the labels, which no checksum guards, are damaged."""
+    for feature, lists in (('label', 'cifar_fs'), ('coarse_label', 'fc100')):
+        known = sorted(name for names in class_names(lists).values() for name in names)
+        if list(builder.info.features[feature].names) != known:
+            raise ValueError(f'{feature}.labels.txt does not list the {len(known)} classes')
 
 
 def _read(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.serialisation.files import check_is_file
 from maml_tf.serialisation.tensorflow_errors import reason
 from maml_tf.terminal.text import described
 
@@ -79,6 +80,9 @@ def whole(
     @functools.wraps(read)
     def reading(*args, **kwargs):
         try:
+            for path in pathlib.Path(directory).rglob('*'):
+                if not path.is_dir():
+                    check_is_file(path)
             return read(*args, **kwargs)
         except UserError:
             raise

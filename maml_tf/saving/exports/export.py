@@ -77,6 +77,7 @@ def _signatures(
         are_labels = input_checks.classes if classification else input_checks.finite
         checks = input_checks.alike(('tasks', 'examples'), support_x=support_x, support_y=support_y)
         checks += input_checks.some_tasks('support_x', support_x)
+        checks += input_checks.fixed(support_x=support_x, support_y=support_y)
         with tf.control_dependencies(checks):
             checks = input_checks.finite('support_x', support_x)
             checks += are_labels('support_y', support_y)
@@ -85,6 +86,7 @@ def _signatures(
     @tf.function(autograph=False)
     def predict_query(query_x: tf.Tensor, **state: tf.Tensor) -> dict[str, tf.Tensor]:
         checks = input_checks.alike(['tasks'], query_x=query_x, **state)
+        checks += input_checks.fixed(query_x=query_x)
         checks += input_checks.finite('query_x', query_x)
         (queries,) = input_checks.after(checks, query_x)
         outputs = learner.predict_query(state, _at_least_one(queries))

@@ -48,6 +48,22 @@ def alike(axes: Sequence[str], **tensors: tf.Tensor) -> list[tf.Operation]:
     return checks
 
 
+def fixed(**tensors: tf.Tensor) -> list[tf.Operation]:
+    """Returns the checks of [tasks, examples, *sizes] that the sizes are those of the graph.
+
+    TensorFlow lets a signature be called with others, which may be broadcast. It would also take
+    what it believes of a shape for granted, but not a number of entries.
+    """
+    checks = []
+    for name, tensor in tensors.items():
+        sizes = tensor.shape[2:]
+        if sizes.is_fully_defined():
+            entries = tf.reduce_prod(tf.shape(tensor)[:2]) * sizes.num_elements()
+            words = f'{name}: is not [tasks, examples, {", ".join(map(str, sizes))}]'
+            checks.append(tf.debugging.Assert(tf.size(tensor) == entries, [words]))
+    return checks
+
+
 def some_tasks(name: str, values: tf.Tensor) -> list[tf.Operation]:
     """Returns the check that there is a task."""
     return [tf.debugging.Assert(tf.shape(values)[0] > 0, [f'{name}: holds no task'])]
