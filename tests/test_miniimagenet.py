@@ -7,6 +7,7 @@ import os
 import pathlib
 import pickle
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from maml_tf.datasets.raw.pickles import load_arrays
 from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
+from maml_tf.serialisation import lock
 
 CLASSES = class_names('miniimagenet_ravi')
 LAYOUTS = ('folders', 'csv', 'cache')
@@ -123,14 +125,39 @@ def test_the_default_folder_is_that_of_tfds(raw, tmp_path):
     assert_holds(miniimagenet(str(tmp_path)), raw[1])
 
 
-def test_two_processes_at_once(raw, tmp_path, monkeypatch):
+def test_of_two_processes_at_once_one_waits(raw, tmp_path, monkeypatch):
+    data, generate, taken = str(tmp_path), MiniImagenet._generate_examples, lock.taken
+    waits, seen = threading.Event(), []
+    other = threading.Thread(target=lambda: seen.append(miniimagenet(data, str(raw[0] / 'cache'))))
+
+    def noted(file, wait=False):
+        if wait:
+            waits.set()
+        return taken(file, wait)
+
+    def with_another(*arguments):
+        if other.ident is None:
+            other.start()
+        assert waits.wait(60)
+        return generate(*arguments)
+
+    monkeypatch.setattr(lock, 'taken', noted)
+    monkeypatch.setattr(MiniImagenet, '_generate_examples', with_another)
+    assert_holds(miniimagenet(data, str(raw[0] / 'cache')), raw[1])
+    other.join()
+    assert_holds(seen[0], raw[1])
+    assert [path.name for path in tmp_path.glob('*/*')] == ['1.0.0']
+
+
+def test_of_two_processes_without_locks_one_is_faster(raw, tmp_path, monkeypatch):
     data, generate = str(tmp_path), MiniImagenet._generate_examples
 
     def overtaken(*arguments):
-        monkeypatch.undo()
+        monkeypatch.setattr(MiniImagenet, '_generate_examples', generate)
         miniimagenet(data, str(raw[0] / 'cache'))
         return generate(*arguments)
 
+    monkeypatch.setattr(lock, 'taken', lambda file, wait=False: None)
     monkeypatch.setattr(MiniImagenet, '_generate_examples', overtaken)
     assert_holds(miniimagenet(data, str(raw[0] / 'cache')), raw[1])
     assert [path.name for path in tmp_path.glob('*/*')] == ['1.0.0']
