@@ -4,12 +4,14 @@ from maml_tf.algorithms.baselines.baseline import Baseline as Baseline
 from maml_tf.algorithms.baselines.baseline_pp import BaselinePP as BaselinePP
 from maml_tf.algorithms.baselines.fine_tuning import FineTuning as FineTuning
 from maml_tf.algorithms.baselines.from_scratch import FromScratch as FromScratch
-from maml_tf.algorithms.baselines.gaussian_process import (
-    GaussianProcessPosterior as GaussianProcessPosterior,
-)
-from maml_tf.algorithms.baselines.in_context_baseline import InContextBaseline as InContextBaseline
 from maml_tf.algorithms.baselines.multi_task import MultiTask as MultiTask
 from maml_tf.algorithms.baselines.nearest_neighbour import NearestNeighbour as NearestNeighbour
+from maml_tf.algorithms.baselines.regression.gaussian_process import (
+    GaussianProcessPosterior as GaussianProcessPosterior,
+)
+from maml_tf.algorithms.baselines.regression.in_context_baseline import (
+    InContextBaseline as InContextBaseline,
+)
 from maml_tf.algorithms.closed_form.head_learner import HeadLearner as HeadLearner
 from maml_tf.algorithms.closed_form.lrd2 import LRD2 as LRD2
 from maml_tf.algorithms.closed_form.metaoptnet import MetaOptNet as MetaOptNet
@@ -33,7 +35,9 @@ from maml_tf.algorithms.optimisation.bias_transformation import (
 from maml_tf.algorithms.optimisation.cavia import CAVIA as CAVIA
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner as GradientLearner
 from maml_tf.algorithms.optimisation.imaml import IMAML as IMAML
-from maml_tf.algorithms.optimisation.lstm_meta_learner import LSTMMetaLearner as LSTMMetaLearner
+from maml_tf.algorithms.optimisation.learnt_update.lstm_meta_learner import (
+    LSTMMetaLearner as LSTMMetaLearner,
+)
 from maml_tf.algorithms.optimisation.maml import MAML as MAML
 from maml_tf.algorithms.optimisation.mamlpp import MAMLPlusPlus as MAMLPlusPlus
 from maml_tf.algorithms.optimisation.meta_sgd import MetaSGD as MetaSGD
@@ -43,14 +47,14 @@ from maml_tf.datasets.cifar import cifar_fs as cifar_fs
 from maml_tf.datasets.cifar import fc100 as fc100
 from maml_tf.datasets.cub import cub as cub
 from maml_tf.datasets.directory import directory as directory
-from maml_tf.datasets.function_families import DecisionTree as DecisionTree
-from maml_tf.datasets.function_families import Linear as Linear
-from maml_tf.datasets.function_families import SparseLinear as SparseLinear
-from maml_tf.datasets.function_families import TwoLayerNetwork as TwoLayerNetwork
-from maml_tf.datasets.gaussian_process import GaussianProcess as GaussianProcess
+from maml_tf.datasets.functions.function_families import DecisionTree as DecisionTree
+from maml_tf.datasets.functions.function_families import Linear as Linear
+from maml_tf.datasets.functions.function_families import SparseLinear as SparseLinear
+from maml_tf.datasets.functions.function_families import TwoLayerNetwork as TwoLayerNetwork
+from maml_tf.datasets.functions.gaussian_process import GaussianProcess as GaussianProcess
+from maml_tf.datasets.functions.sinusoid import Sinusoid as Sinusoid
 from maml_tf.datasets.miniimagenet import miniimagenet as miniimagenet
 from maml_tf.datasets.omniglot import omniglot as omniglot
-from maml_tf.datasets.sinusoid import Sinusoid as Sinusoid
 from maml_tf.datasets.tieredimagenet import tieredimagenet as tieredimagenet
 from maml_tf.episodes.image_completion import ImageCompletion as ImageCompletion
 from maml_tf.episodes.images import ImageClasses as ImageClasses
@@ -71,13 +75,13 @@ from maml_tf.networks.image_encoders.r2d2_encoder import r2d2_encoder as r2d2_en
 from maml_tf.networks.image_encoders.resnet12 import resnet12 as resnet12
 from maml_tf.networks.keras_network import KerasNetwork as KerasNetwork
 from maml_tf.networks.network import Network as Network
-from maml_tf.objectives import Classification as Classification
-from maml_tf.objectives import GaussianLikelihood as GaussianLikelihood
-from maml_tf.objectives import MeanClassification as MeanClassification
-from maml_tf.objectives import Metric as Metric
-from maml_tf.objectives import Objective as Objective
-from maml_tf.objectives import Regression as Regression
-from maml_tf.objectives import Return as Return
+from maml_tf.objectives.classification import Classification as Classification
+from maml_tf.objectives.classification import MeanClassification as MeanClassification
+from maml_tf.objectives.metric import Metric as Metric
+from maml_tf.objectives.objective import Objective as Objective
+from maml_tf.objectives.objective import Return as Return
+from maml_tf.objectives.regression import GaussianLikelihood as GaussianLikelihood
+from maml_tf.objectives.regression import Regression as Regression
 from maml_tf.rl.environments.environment import Environment as Environment
 from maml_tf.rl.environments.environment import Trajectories as Trajectories
 from maml_tf.rl.environments.navigation2d import Navigation2D as Navigation2D

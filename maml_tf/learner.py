@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.episodes.task import EpisodeSpec, SequenceSpec, Task
-from maml_tf.objectives import Axis, Metric, Objective, gradient_steps
+from maml_tf.objectives.metric import Axis, Metric, gradient_steps
+from maml_tf.objectives.objective import Objective
 from maml_tf.serialisation.configuration import Configured
 from maml_tf.serialisation.variables import named
 from maml_tf.training import outer_optimizers
@@ -32,7 +33,7 @@ class Learner(Configured, KerasSteps, keras.Model):
     tasks.
 
     Args:
-      objective: the loss and the metric, see objectives.py.
+      objective: the loss and the metric, see objectives/.
       kwargs: keras.Model's (dtype, name).
     """
 

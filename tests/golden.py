@@ -16,7 +16,8 @@ from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import Task
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification, Regression
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.regression import Regression
 
 SHARED = pathlib.Path(
     os.environ.get('MAML_TF_SHARED', pathlib.Path(__file__).parents[2] / 'shared')

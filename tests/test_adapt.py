@@ -22,7 +22,8 @@ from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.errors import ArgumentError
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification, MeanClassification, Regression
+from maml_tf.objectives.classification import Classification, MeanClassification
+from maml_tf.objectives.regression import Regression
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.exports.export import export
 from maml_tf.saving.run_directory import RunDirectory

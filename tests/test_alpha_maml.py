@@ -11,7 +11,8 @@ from maml_tf.algorithms.optimisation.alpha_maml import AlphaMAML
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification, Regression
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.regression import Regression
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import TrainingOp
 from maml_tf.training.phases import OuterLoop

@@ -10,7 +10,8 @@ from maml_tf.algorithms.optimisation.anil import ANIL
 from maml_tf.episodes.task import Task
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import MeanClassification, Regression
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.regression import Regression
 
 FEATURES, WAY, RATE = 4, 3, 0.3
 HIDDEN, HEAD = (4, 3), ('w3', 'b3')

@@ -28,7 +28,7 @@ from maml_tf.commands.command_line import parsed
 from maml_tf.commands.experiment import build, problem_of
 from maml_tf.commands.run_evaluation import run_evaluation
 from maml_tf.commands.run_training import run_training
-from maml_tf.datasets.sinusoid import AMPLITUDE, Sinusoid
+from maml_tf.datasets.functions.sinusoid import AMPLITUDE, Sinusoid
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.order import minibatches
@@ -37,7 +37,8 @@ from maml_tf.errors import ArgumentError, UserError
 from maml_tf.inner_loop import stack_over_tasks
 from maml_tf.networks.encoders import BatchNorm, conv4
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import MeanClassification, Regression
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.regression import Regression
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import op_of
 from maml_tf.training.phases import OuterLoop

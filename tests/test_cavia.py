@@ -11,7 +11,8 @@ from maml_tf.algorithms.optimisation.cavia import CAVIA
 from maml_tf.episodes.task import Task
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import MeanClassification, Regression
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.regression import Regression
 
 FEATURES, WAY, CONTEXT = 4, 3, 2
 HIDDEN, IMAGE = (5, 4), (10, 10, 2)

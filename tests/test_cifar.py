@@ -16,7 +16,7 @@ from maml_tf.datasets.raw.splits import class_names
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification
+from maml_tf.objectives.classification import Classification
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op
 from maml_tf.training.outer_optimizers import adam

@@ -19,7 +19,7 @@ from maml_tf.algorithms.closed_form.r2d2 import R2D2
 from maml_tf.algorithms.closed_form.ridge import ridge_regression
 from maml_tf.episodes.task import Task
 from maml_tf.errors import ArgumentError
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 
 STEP = tf.constant(0, tf.int64)
 

@@ -10,27 +10,25 @@ import tensorflow as tf
 from command import run_here
 from test_bad_input import refused_here
 
-from maml_tf.algorithms.baselines.gaussian_process import GaussianProcessPosterior
+from maml_tf.algorithms.baselines.regression.gaussian_process import GaussianProcessPosterior
 from maml_tf.algorithms.model_based.cnp import CNP
 from maml_tf.algorithms.model_based.cnp_classifier import CNPClassifier
 from maml_tf.commands.command_line import parsed
 from maml_tf.commands.views.compare import main as compare
-from maml_tf.datasets import gaussian_process
 from maml_tf.datasets.flags import episode_specs
-from maml_tf.datasets.gaussian_process import GaussianProcess
+from maml_tf.datasets.functions import gaussian_process
+from maml_tf.datasets.functions.gaussian_process import GaussianProcess
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import UserError
-from maml_tf.evaluation import comparison_plot, figures, pictures, report, results_tables
-from maml_tf.evaluation.comparison import Compared
+from maml_tf.evaluation import figures, pictures, report, results_tables
+from maml_tf.evaluation.comparisons import comparison_plot
+from maml_tf.evaluation.comparisons.comparison import Compared
 from maml_tf.networks.encoders import conv4
-from maml_tf.objectives import (
-    LOG_LIKELIHOOD,
-    SQUARED_ERROR,
-    GaussianLikelihood,
-    MeanClassification,
-)
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.metric import LOG_LIKELIHOOD, SQUARED_ERROR
+from maml_tf.objectives.regression import GaussianLikelihood
 from maml_tf.ops.masking import NEVER
 
 STEP = tf.constant(0, tf.int64)

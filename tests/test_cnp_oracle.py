@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from maml_tf.algorithms.baselines.gaussian_process import GaussianProcessPosterior
+from maml_tf.algorithms.baselines.regression.gaussian_process import GaussianProcessPosterior
 from maml_tf.algorithms.model_based.cnp import CNP
-from maml_tf.datasets import gaussian_process
+from maml_tf.datasets.functions import gaussian_process
 from maml_tf.episodes.task import Task
-from maml_tf.objectives import GaussianLikelihood
+from maml_tf.objectives.regression import GaussianLikelihood
 
 TASKS, SUPPORT, QUERIES = 3, 6, 5
 STEP = tf.constant(0, tf.int64)

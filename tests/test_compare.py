@@ -10,9 +10,10 @@ from command import ROOT
 
 from maml_tf.commands.views.compare import main
 from maml_tf.errors import UserError
-from maml_tf.evaluation import comparison_plot, report
-from maml_tf.evaluation.comparison import compare, scores, training_curve
-from maml_tf.objectives import ACCURACY, SQUARED_ERROR, Axis
+from maml_tf.evaluation import report
+from maml_tf.evaluation.comparisons import comparison_plot
+from maml_tf.evaluation.comparisons.comparison import compare, scores, training_curve
+from maml_tf.objectives.metric import ACCURACY, SQUARED_ERROR, Axis
 
 RNG = np.random.default_rng(0)
 STEPS = Axis('gradient steps', (0, 1, 2))

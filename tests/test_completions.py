@@ -17,7 +17,7 @@ from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.evaluation import figures
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Regression
+from maml_tf.objectives.regression import Regression
 
 HEIGHT, WIDTH = 6, 5
 

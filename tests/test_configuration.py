@@ -14,7 +14,7 @@ from keras import layers
 
 from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 from maml_tf.serialisation.configuration import Configured
 
 

@@ -14,12 +14,12 @@ from maml_tf import algorithms
 from maml_tf.algorithms.model_based.cnp_classifier import CNPClassifier
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.optimisation.reptile import Reptile
-from maml_tf.datasets.sinusoid import Sinusoid
+from maml_tf.datasets.functions.sinusoid import Sinusoid
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.task import BatchSpec, EpisodeSpec, Task
 from maml_tf.evaluation import evaluate
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Regression
+from maml_tf.objectives.regression import Regression
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.exports.export import export
 from maml_tf.saving.init_from import load_weights

@@ -10,7 +10,7 @@ from maml_tf.algorithms.model_based.in_context import InContext
 from maml_tf.episodes.task import Task
 from maml_tf.networks.sequence_models.decoder import Decoder
 from maml_tf.networks.sequence_models.prompt import Prompt
-from maml_tf.objectives import Regression
+from maml_tf.objectives.regression import Regression
 
 # The root of a head's size is exact: Keras rounds its inverse to float32.
 LAYERS, HEADS, WIDTH, DIMENSION, PAIRS, TASKS = 3, 2, 8, 3, 5, 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.datasets.sinusoid import Sinusoid
+from maml_tf.datasets.functions.sinusoid import Sinusoid
 from maml_tf.episodes.class_images import pixels
 from maml_tf.episodes.images import ClassImages, ImageClasses
 from maml_tf.episodes.random_bits import Stream, choose, uniform

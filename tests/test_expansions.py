@@ -18,7 +18,7 @@ from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import Task
 from maml_tf.inner_loop import InnerProblem, inner_loop, stack_over_tasks
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Regression
+from maml_tf.objectives.regression import Regression
 from maml_tf.update_rules import GradientDescent
 
 TASKS, SIZE = 4, 5

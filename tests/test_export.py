@@ -16,7 +16,8 @@ from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.errors import ArgumentError
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification, MeanClassification, Regression
+from maml_tf.objectives.classification import Classification, MeanClassification
+from maml_tf.objectives.regression import Regression
 from maml_tf.saving.exports.export import export
 from maml_tf.saving.exports.export_embedding import export_embedding
 

@@ -7,7 +7,8 @@ import pytest
 from damaged import each_damaged
 
 from maml_tf.errors import UserError
-from maml_tf.evaluation import comparison, report
+from maml_tf.evaluation import report
+from maml_tf.evaluation.comparisons import comparison
 from maml_tf.saving import records
 
 ODD = 'directory', 'fifo', 'missing'

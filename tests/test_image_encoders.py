@@ -30,7 +30,7 @@ from maml_tf.networks.image_encoders.random_layers import (
     drawing,
 )
 from maml_tf.networks.image_encoders.resnet12 import resnet12
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 
 KEY = (0x12345678, 0x9ABCDEF0)
 END = 20_000  # From this iteration on DropBlock has its whole rate.

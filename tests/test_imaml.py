@@ -9,7 +9,8 @@ import tensorflow as tf
 from maml_tf.algorithms.optimisation.imaml import IMAML
 from maml_tf.episodes.task import Task
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification, MeanClassification, Regression
+from maml_tf.objectives.classification import Classification, MeanClassification
+from maml_tf.objectives.regression import Regression
 
 TASKS, FEATURES, WAY, SHOTS = 3, 4, 3, 2
 NORMS = ['None', 'batch_norm', 'layer_norm']

@@ -10,14 +10,14 @@ from maml_tf.algorithms.model_based.curriculum import stages
 from maml_tf.algorithms.model_based.in_context import InContext, InContextClassifier
 from maml_tf.commands.command_line import parsed
 from maml_tf.commands.experiment import problem_of
-from maml_tf.datasets.function_families import DecisionTree, Linear, SparseLinear
+from maml_tf.datasets.functions.function_families import DecisionTree, Linear, SparseLinear
 from maml_tf.episodes.points import PromptSpec
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.sequence_models.decoder import Decoder
 from maml_tf.networks.sequence_models.prompt import Prompt
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 from maml_tf.serialisation.variables import optimizer_names
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import op_of

@@ -10,18 +10,18 @@ import pytest
 import tensorflow as tf
 from command import run_here
 
-from maml_tf.algorithms.baselines import context_predictors
 from maml_tf.algorithms.baselines.from_scratch import FromScratch
-from maml_tf.algorithms.baselines.in_context_baseline import InContextBaseline
+from maml_tf.algorithms.baselines.regression import context_predictors
+from maml_tf.algorithms.baselines.regression.in_context_baseline import InContextBaseline
 from maml_tf.commands.command_line import parsed
 from maml_tf.commands.experiment import problem_of
 from maml_tf.commands.views.compare import main as compare
-from maml_tf.datasets.function_families import Linear, TwoLayerNetwork
-from maml_tf.datasets.prompt_shifts import Shift
+from maml_tf.datasets.functions.function_families import Linear, TwoLayerNetwork
+from maml_tf.datasets.functions.prompt_shifts import Shift
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Regression
+from maml_tf.objectives.regression import Regression
 
 DIMENSION, SPEC, TASKS = 4, EpisodeSpec(1, 7, 3), 5
 

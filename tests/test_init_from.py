@@ -11,7 +11,7 @@ from maml_tf.errors import ArgumentError
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification, MeanClassification
+from maml_tf.objectives.classification import Classification, MeanClassification
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.init_from import load_weights, reference_names
 from maml_tf.saving.run_directory import RunDirectory

@@ -16,7 +16,8 @@ from maml_tf.inner_loop import (
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.reference import NORMS
-from maml_tf.objectives import Classification, Regression
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.regression import Regression
 from maml_tf.update_rules import (
     AdamWithoutMomentum,
     GradientDescent,

@@ -16,7 +16,7 @@ from maml_tf.networks.exact_normalisation import ExactNormalization
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.keras_network import KerasNetwork
 from maml_tf.networks.network import Network
-from maml_tf.objectives import Classification
+from maml_tf.objectives.classification import Classification
 
 WAY, STEP = 3, tf.constant(0, tf.int64)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.datasets.function_families import DecisionTree
-from maml_tf.datasets.gaussian_process import GaussianProcess
-from maml_tf.datasets.sinusoid import Sinusoid
+from maml_tf.datasets.functions.function_families import DecisionTree
+from maml_tf.datasets.functions.gaussian_process import GaussianProcess
+from maml_tf.datasets.functions.sinusoid import Sinusoid
 from maml_tf.episodes import manifest
 from maml_tf.episodes.image_completion import ImageCompletion
 from maml_tf.episodes.images import ClassImages, ImageClasses

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf.evaluation import evaluate
-from maml_tf.objectives import ACCURACY, RETURN, SQUARED_ERROR, Axis, gradient_steps
+from maml_tf.objectives.metric import ACCURACY, RETURN, SQUARED_ERROR, Axis, gradient_steps
 from maml_tf.terminal import progress
 from maml_tf.terminal.exit import errors_as_one_line
 from maml_tf.terminal.interrupts import interruption

@@ -20,7 +20,7 @@ from maml_tf.commands.folders.trained import Trained
 from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.encoders import conv4
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 from maml_tf.saving.exports.export import export
 from maml_tf.saving.exports.lite import _interpreter
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.algorithms.optimisation import lstm_optimiser
-from maml_tf.algorithms.optimisation.lstm_meta_learner import LSTMMetaLearner
+from maml_tf.algorithms.optimisation.learnt_update import lstm_optimiser
+from maml_tf.algorithms.optimisation.learnt_update.lstm_meta_learner import LSTMMetaLearner
 from maml_tf.commands import command_line
 from maml_tf.commands.command_line import parsed
 from maml_tf.commands.experiment import problem_of
@@ -17,7 +17,8 @@ from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.keras_network import KerasNetwork
-from maml_tf.objectives import MeanClassification, Regression
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.regression import Regression
 
 TASKS, WAY, SHOTS, QUERIES = 2, 3, 2, 3
 EXAMPLES = WAY * SHOTS

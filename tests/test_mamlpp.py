@@ -11,7 +11,8 @@ from maml_tf.algorithms.optimisation.mamlpp import MAMLPlusPlus
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import MeanClassification, Regression
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.regression import Regression
 from maml_tf.training.phases import OuterLoop
 
 FEATURES, WAY, STEPS = 4, 3, 3

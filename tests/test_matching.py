@@ -22,7 +22,7 @@ from maml_tf.algorithms.metric.matching import TEMPERATURES, Matching
 from maml_tf.episodes.order import random_order
 from maml_tf.networks.context_embeddings import FullContext
 from maml_tf.networks.encoders import conv4
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 
 FEATURES = 6
 

@@ -17,7 +17,7 @@ from maml_tf.networks.sequence_models.weight_generators import (
     PointwiseGenerator,
     RecurrentGenerator,
 )
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 from maml_tf.ops.log_and_sign import log_and_sign
 
 TASKS, WAY, SHOTS, QUERIES = 2, 3, 2, 2

@@ -16,7 +16,7 @@ from maml_tf.networks.sequence_models.weight_generators import (
     PointwiseGenerator,
     RecurrentGenerator,
 )
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 
 TASKS, WAY, FEATURES, CHUNKS = 2, 3, 4, 4
 # Chunks of two, of two, of one and of one.

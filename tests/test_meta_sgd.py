@@ -9,7 +9,8 @@ from reference_maml import reference_maml
 from maml_tf.algorithms.optimisation.meta_sgd import MetaSGD
 from maml_tf.episodes.task import Task
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification, Regression
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.regression import Regression
 
 TASKS, FEATURES, WAY, SHOTS = 3, 4, 3, 2
 NORMS = ['None', 'batch_norm', 'layer_norm']

@@ -13,11 +13,11 @@ from test_flagfiles import checked
 from maml_tf import algorithms
 from maml_tf.algorithms.optimisation.imaml import IMAML
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.datasets.sinusoid import Sinusoid
+from maml_tf.datasets.functions.sinusoid import Sinusoid
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Regression
+from maml_tf.objectives.regression import Regression
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.saving.run_name import experiment_string
 from maml_tf.serialisation.variables import optimizer_names

@@ -27,7 +27,7 @@ from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.task import Batch, BatchSpec, EpisodeSpec, Sequence, SequenceSpec, Task
 from maml_tf.learner import Learner
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.training import shares
 from maml_tf.training.iterate import iterate

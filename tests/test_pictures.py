@@ -6,12 +6,13 @@ import pytest
 from maml_tf.algorithms import registry
 from maml_tf.algorithms.metric.metric_learner import MetricLearner
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.datasets.sinusoid import Sinusoid
+from maml_tf.datasets.functions.sinusoid import Sinusoid
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.evaluation import figures, pictures, plots
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import ACCURACY, SQUARED_ERROR, Axis, Metric, Regression
+from maml_tf.objectives.metric import ACCURACY, SQUARED_ERROR, Axis, Metric
+from maml_tf.objectives.regression import Regression
 
 LIKELIHOOD = Metric('nll', 'Negative log-likelihood', 'nats', higher_is_better=False)
 STEPS = Axis('gradient steps', (0, 1, 5))

@@ -17,7 +17,8 @@ from maml_tf.episodes.task import Task
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import embedding_plots
 from maml_tf.networks.encoders import BatchNorm, conv4
-from maml_tf.objectives import MeanClassification, Regression
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.regression import Regression
 from maml_tf.saving.exports.export_embedding import export_embedding
 
 WAY, SIDE = 3, 16

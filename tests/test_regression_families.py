@@ -7,10 +7,15 @@ import pytest
 import tensorflow as tf
 
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.datasets import gaussian_process
-from maml_tf.datasets.function_families import DecisionTree, Linear, SparseLinear, TwoLayerNetwork
-from maml_tf.datasets.gaussian_process import GaussianProcess
-from maml_tf.datasets.sinusoid import Sinusoid
+from maml_tf.datasets.functions import gaussian_process
+from maml_tf.datasets.functions.function_families import (
+    DecisionTree,
+    Linear,
+    SparseLinear,
+    TwoLayerNetwork,
+)
+from maml_tf.datasets.functions.gaussian_process import GaussianProcess
+from maml_tf.datasets.functions.sinusoid import Sinusoid
 from maml_tf.episodes.random_bits import Stream, normal
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError

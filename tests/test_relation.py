@@ -13,7 +13,9 @@ from maml_tf.algorithms.metric import zero_shot_relation
 from maml_tf.algorithms.metric.relation import CLIP, Relation
 from maml_tf.episodes.task import Task
 from maml_tf.errors import ArgumentError
-from maml_tf.objectives import Classification, Regression, RelationScores
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.pairs import RelationScores
+from maml_tf.objectives.regression import Regression
 
 RNG = np.random.default_rng(0)
 EPSILON = 1e-5

@@ -11,7 +11,8 @@ from maml_tf.inner_loop import InnerProblem, adapt_in_graph, inner_loop
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.keras_network import KerasNetwork
-from maml_tf.objectives import Classification, Regression
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.regression import Regression
 from maml_tf.rematerialise import rematerialised_inner_loop
 from maml_tf.update_rules import (
     AdamWithoutMomentum,

@@ -12,7 +12,7 @@ from command import ROOT
 from maml_tf.errors import UserError
 from maml_tf.evaluation import report
 from maml_tf.evaluation.intervals import paired, summarise
-from maml_tf.objectives import ACCURACY, SQUARED_ERROR, Axis, Metric
+from maml_tf.objectives.metric import ACCURACY, SQUARED_ERROR, Axis, Metric
 
 STEPS = Axis('gradient steps', (0, 1, 2))
 PROTOCOL = {'datasource': 'omniglot', 'split': 'test', 'tasks_sha256': 'ac406b10606b274c'}

@@ -11,7 +11,8 @@ from maml_tf.episodes.order import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification, Regression
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.regression import Regression
 from maml_tf.training import shares
 from maml_tf.training.phases import OuterLoop
 

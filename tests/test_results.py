@@ -12,7 +12,7 @@ from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.evaluation import report, results_tables
-from maml_tf.objectives import ACCURACY, SQUARED_ERROR, Axis
+from maml_tf.objectives.metric import ACCURACY, SQUARED_ERROR, Axis
 
 PROTOCOL = {
     'datasource': 'sinusoid',

@@ -13,7 +13,7 @@ from maml_tf.commands.command_line import parsed
 from maml_tf.commands.experiment import problem_of
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.objectives import Return
+from maml_tf.objectives.objective import Return
 from maml_tf.rl.environments.navigation2d import Navigation2D
 from maml_tf.rl.evaluation import evaluated
 from maml_tf.rl.meta_policy import MetaPolicy

@@ -9,7 +9,7 @@ from maml_tf.algorithms.optimisation.cavia import CAVIA
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.optimisation.meta_sgd import MetaSGD
 from maml_tf.errors import ArgumentError
-from maml_tf.objectives import Return
+from maml_tf.objectives.objective import Return
 from maml_tf.rl import trpo
 from maml_tf.rl.advantages import Samples
 from maml_tf.rl.environments.navigation2d import Navigation2D

@@ -15,7 +15,7 @@ from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification
+from maml_tf.objectives.classification import Classification
 from maml_tf.training.distribution import distribute
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op

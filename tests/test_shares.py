@@ -9,7 +9,8 @@ from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.evaluation import evaluate
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Classification, Regression
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.regression import Regression
 from maml_tf.training import shares
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op

@@ -13,7 +13,9 @@ from maml_tf.commands.command_line import FLAG_OF
 from maml_tf.episodes.task import Task
 from maml_tf.errors import ArgumentError
 from maml_tf.networks.encoders import conv4
-from maml_tf.objectives import Classification, Regression, SamePairs
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.pairs import SamePairs
+from maml_tf.objectives.regression import Regression
 
 RNG = np.random.default_rng(0)
 STEP = tf.constant(0, tf.int64)

@@ -20,7 +20,7 @@ from maml_tf.evaluation import evaluate
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.image_encoders.snail_resnet import snail_resnet
 from maml_tf.networks.sequence_models.snail_network import SnailNetwork
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import metatrain_op
 from maml_tf.training.outer_optimizers import adam

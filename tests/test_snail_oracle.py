@@ -10,7 +10,7 @@ from maml_tf.algorithms.model_based.snail import SNAIL
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.sequence_models import causal_blocks
 from maml_tf.networks.sequence_models.snail_network import SnailNetwork
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 
 INPUTS, WAY, LENGTH, FILTERS = 5, 3, 7, 3
 SMALL = {'filters': FILTERS, 'attentions': ((4, 2), (5, 3), (6, 4))}

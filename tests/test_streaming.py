@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf.datasets.sinusoid import Sinusoid
+from maml_tf.datasets.functions.sinusoid import Sinusoid
 from maml_tf.episodes.images import ClassImages, ImageClasses
 from maml_tf.episodes.streaming import in_two_parts, on_fresh_tasks, streams
 from maml_tf.episodes.task import BatchSpec, EpisodeSpec, SequenceSpec

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from maml_tf import algorithms
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.objectives import Return
+from maml_tf.objectives.objective import Return
 from maml_tf.rl.environments.navigation2d import Navigation2D
 from maml_tf.rl.meta_policy import MetaPolicy
 from maml_tf.rl.policy import GaussianPolicy

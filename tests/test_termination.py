@@ -14,7 +14,7 @@ from test_exact_resume import check_the_same
 
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.evaluation import evaluate
-from maml_tf.objectives import SQUARED_ERROR
+from maml_tf.objectives.metric import SQUARED_ERROR
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.terminal.exit import errors_as_one_line
 from maml_tf.terminal.interrupts import Interrupts, Terminated

@@ -6,13 +6,14 @@ import pytest
 import tensorflow as tf
 
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.datasets.sinusoid import Sinusoid
+from maml_tf.datasets.functions.sinusoid import Sinusoid
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import UserError
 from maml_tf.evaluation import evaluate
 from maml_tf.evaluation.intervals import summarise
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import SQUARED_ERROR, Regression
+from maml_tf.objectives.metric import SQUARED_ERROR
+from maml_tf.objectives.regression import Regression
 from maml_tf.saving.run_directory import RunDirectory
 from maml_tf.training import train
 from maml_tf.training.course import Pace, Schedule

@@ -8,7 +8,7 @@ from keras import layers
 
 from maml_tf.algorithms.metric.prototypical import Prototypical
 from maml_tf.algorithms.optimisation.maml import MAML
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.init_from import load_weights
 from maml_tf.saving.run_directory import RunDirectory

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.networks.network import Network
-from maml_tf.objectives import Objective
+from maml_tf.objectives.objective import Objective
 
 
 @dataclasses.dataclass(frozen=True)

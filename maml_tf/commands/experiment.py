@@ -13,7 +13,8 @@ from maml_tf.algorithms.problem import Problem
 from maml_tf.commands import command_line
 from maml_tf.commands.outputs import check_apart, check_outputs
 from maml_tf.datasets.flags import episode_specs
-from maml_tf.datasets.sources import SOURCES, Source
+from maml_tf.datasets.source import Source
+from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import EpisodeSpec, SequenceSpec
 from maml_tf.errors import UserError

@@ -18,7 +18,7 @@ from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate, pictures, report
 from maml_tf.evaluation.ensemble import ensemble_scores
 from maml_tf.learner import Learner
-from maml_tf.objectives import Axis
+from maml_tf.objectives.metric import Axis
 from maml_tf.saving.starting_weights import load_to_evaluate
 
 CURVES, POINTS = 3, 200  # tasks in the picture of fits, and points of each curve

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from maml_tf.datasets import omniglot, prompt_shifts
+from maml_tf.datasets import omniglot
+from maml_tf.datasets.functions import prompt_shifts
 from maml_tf.episodes import manifest
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError, UserError
 
 if TYPE_CHECKING:  # The table of sources imports this module.
-    from maml_tf.datasets.sources import Source
+    from maml_tf.datasets.source import Source
 
 
 def check_flags(flags, sources: 'Mapping[str, Source]') -> None:

@@ -14,7 +14,7 @@ from maml_tf.episodes.random_bits import Stream, choose, uniform
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
-from maml_tf.objectives import Regression
+from maml_tf.objectives.regression import Regression
 
 
 class ImageCompletion(EpisodeSource):

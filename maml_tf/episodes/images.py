@@ -12,7 +12,7 @@ from maml_tf.episodes.sampling import Sampler
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import BatchSpec, SequenceSpec, Spec
 from maml_tf.errors import ArgumentError
-from maml_tf.objectives import Classification
+from maml_tf.objectives.classification import Classification
 
 
 class ImageClasses(EpisodeSource):

@@ -9,7 +9,7 @@ from maml_tf.episodes.random_bits import KEYS, Stream, uniform
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import EpisodeSpec, Spec, Task
 from maml_tf.errors import ArgumentError
-from maml_tf.objectives import Regression
+from maml_tf.objectives.regression import Regression
 
 _SIZES = 3  # The stream of the sizes, as in sampling.Sampler.
 
@@ -30,7 +30,7 @@ class Functions(EpisodeSource):
 class PromptSpec(EpisodeSpec):
     """Sizes of a task whose inputs are zero but for their first coordinates.
 
-    For sources that say that they heed it (datasets/function_families.py).
+    For sources that say that they heed it (datasets/functions/function_families.py).
 
     Attributes:
       coordinates: how many are not zero; None: all.

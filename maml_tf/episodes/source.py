@@ -8,7 +8,7 @@ import tensorflow as tf
 from maml_tf.episodes.streaming import streams
 from maml_tf.episodes.task import Draw, Spec, Task
 from maml_tf.errors import ArgumentError
-from maml_tf.objectives import Objective
+from maml_tf.objectives.objective import Objective
 
 
 class EpisodeSource(abc.ABC):

@@ -16,7 +16,7 @@ import tensorflow as tf
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.task import Task
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Regression
+from maml_tf.objectives.regression import Regression
 from maml_tf.training.operations import TrainingOp
 from maml_tf.training.outer_optimizers import adam
 from maml_tf.training.phases import Update

@@ -14,7 +14,7 @@ from maml_tf.evaluation import embedding_plots, plots
 from maml_tf.evaluation.intervals import summarise
 from maml_tf.evaluation.report import GRADIENT_STEPS
 from maml_tf.learner import Learner
-from maml_tf.objectives import Axis, Metric
+from maml_tf.objectives.metric import Axis, Metric
 
 
 def of_scores(

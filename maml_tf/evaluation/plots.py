@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from maml_tf.episodes.task import Task
 from maml_tf.evaluation import figures
-from maml_tf.objectives import Axis, Metric
+from maml_tf.objectives.metric import Axis, Metric
 
 MOST_TICKS = 12
 FIRST = {'color': 'tab:gray', 'linestyle': ':'}

@@ -21,7 +21,7 @@ from maml_tf.serialisation.files import check_is_file, write_atomically
 from maml_tf.terminal.text import described
 
 if TYPE_CHECKING:
-    from maml_tf.objectives import Axis, Metric
+    from maml_tf.objectives.metric import Axis, Metric
 
 # The axis of methods that adapt by gradient steps, as the reference's do.
 GRADIENT_STEPS = 'gradient steps'

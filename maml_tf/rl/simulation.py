@@ -6,7 +6,7 @@ from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.episodes.random_bits import KEYS, Stream
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.objectives import Return
+from maml_tf.objectives.objective import Return
 from maml_tf.rl.environments.environment import Environment
 from maml_tf.rl.environments.mujoco_rollouts import MuJoCoEnvironment
 from maml_tf.rl.environments.navigation2d import Navigation2D

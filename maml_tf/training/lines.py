@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from maml_tf.objectives import ACCURACY, Axis, Metric
+from maml_tf.objectives.metric import ACCURACY, Axis, Metric
 
 
 def of_iteration(title: str, iteration: int, row: Mapping[str, float], metric: Metric) -> str:

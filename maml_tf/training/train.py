@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.errors import UserError
-from maml_tf.objectives import Axis, Metric, gradient_steps
+from maml_tf.objectives.metric import Axis, Metric, gradient_steps
 from maml_tf.terminal import progress
 from maml_tf.terminal.interrupts import Interrupts, ended_at_once, interruption
 from maml_tf.training import lines

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maml_tf.objectives import Metric
+from maml_tf.objectives.metric import Metric
 from maml_tf.terminal.interrupts import Interrupts
 from maml_tf.training.distribution.workers import Workers
 

@@ -35,7 +35,7 @@ from maml_tf.algorithms.closed_form.lrd2 import LRD2
 from maml_tf.algorithms.closed_form.metaoptnet import MetaOptNet
 from maml_tf.algorithms.closed_form.r2d2 import R2D2
 from maml_tf.networks.encoders import conv4
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import TrainingOp
 from maml_tf.training.outer_optimizers import adam

@@ -26,15 +26,15 @@ import tensorflow as tf  # noqa: E402
 
 from maml_tf.algorithms.metric.prototypical import Prototypical  # noqa: E402
 from maml_tf.algorithms.optimisation.maml import MAML  # noqa: E402
-from maml_tf.datasets.function_families import Linear  # noqa: E402
-from maml_tf.datasets.gaussian_process import GaussianProcess  # noqa: E402
-from maml_tf.datasets.sinusoid import Sinusoid  # noqa: E402
+from maml_tf.datasets.functions.function_families import Linear  # noqa: E402
+from maml_tf.datasets.functions.gaussian_process import GaussianProcess  # noqa: E402
+from maml_tf.datasets.functions.sinusoid import Sinusoid  # noqa: E402
 from maml_tf.episodes.images import ClassImages, ImageClasses  # noqa: E402
 from maml_tf.episodes.task import EpisodeSpec  # noqa: E402
 from maml_tf.networks.conv_net import ConvNet  # noqa: E402
 from maml_tf.networks.encoders import conv4  # noqa: E402
 from maml_tf.networks.fully_connected import FullyConnected  # noqa: E402
-from maml_tf.objectives import MeanClassification  # noqa: E402
+from maml_tf.objectives.classification import MeanClassification  # noqa: E402
 from maml_tf.training.iterate import iterate  # noqa: E402
 from maml_tf.training.operations import metatrain_op  # noqa: E402
 from maml_tf.training.outer_optimizers import adam  # noqa: E402

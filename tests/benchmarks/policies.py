@@ -30,7 +30,7 @@ from workloads import serve
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes.random_bits import keyed_bits
 from maml_tf.episodes.task import EpisodeSpec
-from maml_tf.objectives import Return
+from maml_tf.objectives.objective import Return
 from maml_tf.rl.environments.environment import noise
 from maml_tf.rl.environments.mujoco_rollouts import MuJoCoEnvironment
 from maml_tf.rl.environments.navigation2d import Navigation2D

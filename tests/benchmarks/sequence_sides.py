@@ -9,7 +9,7 @@ from maml_tf.algorithms.model_based.snail import SNAIL
 from maml_tf.episodes.order import random_order, take
 from maml_tf.episodes.task import Sequence
 from maml_tf.networks.encoders import conv4
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 from maml_tf.training.iterate import iterate
 from maml_tf.training.operations import TrainingOp
 from maml_tf.training.outer_optimizers import adam

@@ -43,7 +43,8 @@ from maml_tf.algorithms.optimisation.maml import MAML  # noqa: E402
 from maml_tf.episodes.task import Task  # noqa: E402
 from maml_tf.networks.conv_net import ConvNet  # noqa: E402
 from maml_tf.networks.fully_connected import FullyConnected  # noqa: E402
-from maml_tf.objectives import Classification, Regression  # noqa: E402
+from maml_tf.objectives.classification import Classification  # noqa: E402
+from maml_tf.objectives.regression import Regression  # noqa: E402
 from maml_tf.training.iterate import iterate  # noqa: E402
 from maml_tf.training.operations import TrainingOp  # noqa: E402
 from maml_tf.training.outer_optimizers import adam  # noqa: E402

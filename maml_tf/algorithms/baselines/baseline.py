@@ -16,7 +16,8 @@ from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import State
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.ops.masking import NEVER
 
 # As in the authors' code.

@@ -22,7 +22,8 @@ from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import Batch, EpisodeSpec, Task
 from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.learner import State
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.ops.masking import NEVER
 from maml_tf.training.phases import Loss, OuterLoop, Phase
 

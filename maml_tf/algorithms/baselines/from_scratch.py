@@ -13,7 +13,9 @@ from maml_tf.inner_loop import rates
 from maml_tf.learner import Learner
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.objectives import Axis, Classification, Objective
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.metric import Axis
+from maml_tf.objectives.objective import Objective
 from maml_tf.training.phases import OuterLoop, Phase
 from maml_tf.update_rules import GradientDescent
 

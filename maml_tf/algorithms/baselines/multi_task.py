@@ -9,7 +9,8 @@ from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner, State
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.objectives import Objective, Regression
+from maml_tf.objectives.objective import Objective
+from maml_tf.objectives.regression import Regression
 from maml_tf.training.phases import Loss
 
 

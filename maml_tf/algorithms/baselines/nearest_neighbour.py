@@ -11,7 +11,7 @@ from maml_tf.algorithms.baselines.pretrained import (
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.learner import State
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 from maml_tf.ops.masking import NEVER
 
 

@@ -12,7 +12,8 @@ from maml_tf.episodes.task import Batch, BatchSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.encoders import torch_default
 from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS, encoder_of
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.training.operations import metatrain_op
 from maml_tf.training.phases import Loss, OuterLoop, Phase
 

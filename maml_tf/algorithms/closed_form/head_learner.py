@@ -10,7 +10,7 @@ from maml_tf.algorithms.metric.metric_learner import (
 )
 from maml_tf.learner import State
 from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS
-from maml_tf.objectives import Objective
+from maml_tf.objectives.objective import Objective
 from maml_tf.ops.masking import NEVER
 
 

@@ -15,7 +15,8 @@ from maml_tf.errors import ArgumentError
 from maml_tf.learner import State
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.image_encoders.by_name import encoder_of
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.ops.masking import NEVER
 from maml_tf.training.outer_optimizers import OuterOptimizer
 

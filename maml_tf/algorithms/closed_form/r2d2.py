@@ -10,7 +10,8 @@ from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.networks.image_encoders.by_name import encoder_of
 from maml_tf.networks.image_encoders.r2d2_encoder import r2d2_encoder
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.training.outer_optimizers import OuterOptimizer
 
 # Where the learnt scale starts: the authors' of large images, and of others.

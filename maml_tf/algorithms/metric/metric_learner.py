@@ -11,7 +11,8 @@ from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner, State
 from maml_tf.networks.image_encoders.random_layers import Draws, drawing
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.training.phases import Loss
 
 

@@ -9,7 +9,8 @@ from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.learner import State
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS, encoder_of
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.ops.masking import NEVER
 
 DISTANCES = ('euclidean', 'cosine')

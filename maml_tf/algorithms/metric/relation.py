@@ -11,7 +11,7 @@ from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import State
 from maml_tf.networks.encoders import BatchNorm, conv_block
-from maml_tf.objectives import RelationScores
+from maml_tf.objectives.pairs import RelationScores
 from maml_tf.training.phases import Loss
 
 CLIP = 0.5

@@ -12,7 +12,7 @@ from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.learner import State
 from maml_tf.networks.encoders import conv4
-from maml_tf.objectives import SamePairs
+from maml_tf.objectives.pairs import SamePairs
 from maml_tf.ops import affine
 from maml_tf.ops.shapes import sizes
 from maml_tf.training.phases import Loss

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from maml_tf.algorithms.metric.prototypical import squared_euclidean
 from maml_tf.learner import Learner, State
-from maml_tf.objectives import MeanClassification
+from maml_tf.objectives.classification import MeanClassification
 
 
 class ZeroShotPrototypical(Learner):

@@ -12,7 +12,9 @@ from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.learner import Learner, State
 from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS, encoder_of
-from maml_tf.objectives import GaussianLikelihood, MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
+from maml_tf.objectives.regression import GaussianLikelihood
 from maml_tf.ops.shapes import sizes
 
 SIZE = 128  # Units of every layer in the official 1-D notebook.

@@ -13,7 +13,8 @@ from maml_tf.episodes.random_bits import keyed_bits
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.learner import State
 from maml_tf.networks.encoders import conv4
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.ops.masking import NEVER
 from maml_tf.ops.shapes import sizes
 from maml_tf.training.phases import Loss

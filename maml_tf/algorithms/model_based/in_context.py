@@ -16,7 +16,9 @@ from maml_tf.learner import Learner, State
 from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS, encoder_of
 from maml_tf.networks.sequence_models.decoder import Decoder
 from maml_tf.networks.sequence_models.prompt import Prompt
-from maml_tf.objectives import Axis, Objective, Regression
+from maml_tf.objectives.metric import Axis
+from maml_tf.objectives.objective import Objective
+from maml_tf.objectives.regression import Regression
 from maml_tf.ops.shapes import sizes
 from maml_tf.training.outer_optimizers import OuterOptimizer
 from maml_tf.training.phases import Loss, OuterLoop, Phase

@@ -22,7 +22,8 @@ from maml_tf.networks.sequence_models.lrua_cell import (
     controller_cell,
     state_names,
 )
-from maml_tf.objectives import Axis, MeanClassification
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.metric import Axis
 from maml_tf.ops.shapes import sizes
 from maml_tf.training import shares
 from maml_tf.training.outer_optimizers import OuterOptimizer

@@ -25,7 +25,8 @@ from maml_tf.networks.sequence_models.weight_generators import (
     PointwiseGenerator,
     RecurrentGenerator,
 )
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.ops.shapes import sizes
 from maml_tf.training import shares
 from maml_tf.training.phases import Loss

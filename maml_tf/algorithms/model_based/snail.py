@@ -15,7 +15,8 @@ from maml_tf.learner import State
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS, encoder_of
 from maml_tf.networks.sequence_models.snail_network import ATTENTIONS, FILTERS, SnailNetwork
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.training import shares
 from maml_tf.training.outer_optimizers import OuterOptimizer
 from maml_tf.training.phases import Loss

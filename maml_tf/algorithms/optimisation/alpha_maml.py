@@ -11,7 +11,7 @@ from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import UserError
 from maml_tf.networks.network import Network
-from maml_tf.objectives import Objective
+from maml_tf.objectives.objective import Objective
 from maml_tf.training import outer_optimizers
 from maml_tf.training.outer_optimizers import adam
 from maml_tf.training.phases import OuterLoop, Phase, Update

@@ -6,7 +6,8 @@ from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
 from maml_tf.networks.reference import check_has_context, check_keeps_context
-from maml_tf.objectives import Classification, Objective
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.objective import Objective
 
 
 class BiasTransformation(MAML):

@@ -7,7 +7,8 @@ from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import CONTEXT, Network
 from maml_tf.networks.reference import check_has_context, check_keeps_context
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 
 CLIP = 10.0  # The authors'.
 

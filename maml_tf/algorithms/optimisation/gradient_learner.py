@@ -17,7 +17,7 @@ from maml_tf.inner_loop import (
 )
 from maml_tf.learner import Learner, State, shots
 from maml_tf.networks.network import Network
-from maml_tf.objectives import Objective
+from maml_tf.objectives.objective import Objective
 from maml_tf.training import shares
 from maml_tf.update_rules import GradientDescent, Tensors, UpdateRule
 

@@ -12,7 +12,8 @@ from maml_tf.errors import ArgumentError
 from maml_tf.inner_loop import InnerProblem, adapt_in_graph, rates
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.ops.conjugate_gradients import conjugate_gradients
 from maml_tf.training.outer_optimizers import adam
 from maml_tf.training.phases import OuterLoop, Phase, Update

@@ -10,7 +10,8 @@ from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.inner_loop import InnerProblem, inner_loop, rates
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.objectives import Classification, Objective
+from maml_tf.objectives.classification import Classification
+from maml_tf.objectives.objective import Objective
 from maml_tf.rematerialise import rematerialised_inner_loop
 from maml_tf.training.phases import Loss, OuterLoop, Phase, Update
 from maml_tf.update_rules import GradientDescent, Tensors

@@ -13,7 +13,8 @@ from maml_tf.inner_loop import rates, stack_over_tasks
 from maml_tf.learner import State
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.objectives import MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.objective import Objective
 from maml_tf.training import outer_optimizers
 from maml_tf.training.outer_optimizers import OuterOptimizer
 from maml_tf.training.phases import Loss, OuterLoop, Phase, Update

@@ -7,7 +7,7 @@ from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError
 from maml_tf.networks.network import Network
-from maml_tf.objectives import Objective
+from maml_tf.objectives.objective import Objective
 from maml_tf.update_rules import LearntRates
 
 

@@ -14,7 +14,7 @@ from maml_tf.commands.run_evaluation import (
 )
 from maml_tf.commands.run_export import known_of
 from maml_tf.evaluation import evaluate
-from maml_tf.objectives import gradient_steps
+from maml_tf.objectives.metric import gradient_steps
 from maml_tf.rl.evaluation import Evaluation, evaluated
 from maml_tf.rl.flags import OF_TASKS
 from maml_tf.rl.meta_policy import MetaPolicy

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from maml_tf.commands.experiment import Experiment
 from maml_tf.errors import UserError
 from maml_tf.evaluation import figures, pictures
-from maml_tf.objectives import Axis
+from maml_tf.objectives.metric import Axis
 from maml_tf.rl.environments.environment import Environment
 from maml_tf.rl.environments.mujoco_rollouts import MuJoCoEnvironment
 from maml_tf.rl.environments.navigation2d import Navigation2D

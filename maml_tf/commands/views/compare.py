@@ -13,8 +13,8 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from maml_tf.evaluation import comparison_plot
-from maml_tf.evaluation.comparison import compare, scores, table, training_curve
+from maml_tf.evaluation.comparisons import comparison_plot
+from maml_tf.evaluation.comparisons.comparison import compare, scores, table, training_curve
 from maml_tf.terminal.exit import errors_as_one_line
 
 

@@ -5,15 +5,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from maml_tf.algorithms.baselines import context_predictors
-from maml_tf.algorithms.baselines.context_predictors import Predictor, Support
 from maml_tf.algorithms.baselines.from_scratch import FromScratch
+from maml_tf.algorithms.baselines.regression import context_predictors
+from maml_tf.algorithms.baselines.regression.context_predictors import Predictor, Support
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.learner import Learner, State
 from maml_tf.networks.fully_connected import FullyConnected
-from maml_tf.objectives import Axis, Objective, Regression
+from maml_tf.objectives.metric import Axis
+from maml_tf.objectives.objective import Objective
+from maml_tf.objectives.regression import Regression
 from maml_tf.ops.shapes import sizes
 from maml_tf.training.phases import OuterLoop, Phase
 

@@ -10,12 +10,12 @@ import math
 
 import tensorflow as tf
 
-from maml_tf.datasets.prompt_shifts import STANDARD, Shift, normals
+from maml_tf.datasets.functions.prompt_shifts import STANDARD, Shift, normals
 from maml_tf.episodes.points import Division, Functions
 from maml_tf.episodes.random_bits import Stream, choose, uniform
 from maml_tf.episodes.task import Draw, EpisodeSpec
 from maml_tf.errors import ArgumentError
-from maml_tf.objectives import Regression
+from maml_tf.objectives.regression import Regression
 
 SPARSITY, DEPTH, HIDDEN = 3, 4, 100
 # Of the source's shift the training tasks know nothing.

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maml_tf.evaluation import figures
-from maml_tf.evaluation.comparison import Compared
+from maml_tf.evaluation.comparisons.comparison import Compared
 from maml_tf.evaluation.intervals import summarise
 from maml_tf.evaluation.report import GRADIENT_STEPS
 

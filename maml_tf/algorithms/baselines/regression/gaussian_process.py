@@ -6,7 +6,7 @@ from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner, State
-from maml_tf.objectives import GaussianLikelihood
+from maml_tf.objectives.regression import GaussianLikelihood
 from maml_tf.ops.gaussian_process import Kernel, posterior
 from maml_tf.training.phases import OuterLoop, Phase
 

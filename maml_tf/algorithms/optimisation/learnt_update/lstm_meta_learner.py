@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.algorithms.optimisation import lstm_optimiser
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
+from maml_tf.algorithms.optimisation.learnt_update import lstm_optimiser
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.order import minibatches
 from maml_tf.episodes.task import EpisodeSpec, Task
@@ -19,7 +19,9 @@ from maml_tf.learner import State, shots
 from maml_tf.networks import running_statistics
 from maml_tf.networks.fully_connected import FullyConnected
 from maml_tf.networks.network import Network
-from maml_tf.objectives import Axis, MeanClassification, Objective
+from maml_tf.objectives.classification import MeanClassification
+from maml_tf.objectives.metric import Axis
+from maml_tf.objectives.objective import Objective
 from maml_tf.ops.shapes import sizes
 from maml_tf.training import shares
 from maml_tf.training.phases import Loss

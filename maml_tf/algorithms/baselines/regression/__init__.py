@@ -1,0 +1,1 @@
+"""What classical methods make of a support set of regression, to stand beside the learners."""

@@ -1,0 +1,1 @@
+"""The LSTM meta-learner: the update itself is learnt."""

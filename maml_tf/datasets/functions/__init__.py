@@ -1,0 +1,1 @@
+"""Tasks of regression that are computed: families of functions, and what shifts them."""

@@ -1,0 +1,1 @@
+"""Losses that tasks are learnt by, and the metrics that results are reported in."""
