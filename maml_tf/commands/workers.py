@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal.exit import errors_as_one_line
+from maml_tf.terminal.interrupts import NUMBERS, handled_by
 
 RESTARTS = 100  # of all workers together: who is killed ever again has another trouble
 GRACE = 30.0  # seconds between being asked to end and being killed, as on most clusters
@@ -101,13 +102,10 @@ def _passed_on(workers):
         for worker in workers:
             worker.send(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
-        yield came
+        with handled_by(pass_on, *NUMBERS):
+            yield came
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for worker in workers:
             worker.send(signal.SIGKILL)
 

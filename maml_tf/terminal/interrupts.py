@@ -4,6 +4,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from maml_tf.errors import UserError
 
@@ -28,12 +29,12 @@ class Interrupts:
         self.asked = 0
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._note) for number in NUMBERS}
+        self._handling = handled_by(self._note, *NUMBERS)
+        self._handling.__enter__()
         return self
 
     def __exit__(self, *exception):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handling.__exit__(None, None, None)
         # What fails between a signal and its answer mostly fails for the same reason: on a cluster,
         # the other processes may be gone.
         error = exception[1]
@@ -63,9 +64,16 @@ def ended_at_once(*numbers: signal.Signals) -> Iterator[None]:
     Python would hear of them only afterwards. Nothing is cleaned up, so nothing may be half done.
     """
     sys.stdout.flush()  # What was printed would be lost.
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    with handled_by(signal.SIG_DFL, *numbers):
+        yield
+
+
+@contextlib.contextmanager
+def handled_by(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
+    """While entered, these signals go to a handler, see signal.signal."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
