@@ -40,25 +40,10 @@ class Side:
     """The step of a command line; see workloads.serve."""
 
     def __init__(self, arguments):
-        import numpy as np
+        from maml_tf.commands.folders.timing import finished, training_step
 
-        from maml_tf import algorithms
-        from maml_tf.commands import command_line
-        from maml_tf.commands.experiment import problem_of
-        from maml_tf.episodes.images import ImageClasses
-        from maml_tf.training.iterate import iterate
-        from maml_tf.training.operations import metatrain_op
-
-        flags = command_line.parsed(*arguments)
-        problem = problem_of(flags)
-        spec, tasks = problem.training, flags.meta_batch_size
-        shape = spec.way, spec.shot + spec.query, *problem.input_shape
-        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        source = ImageClasses.from_arrays(images, {'train': range(spec.way)})
-        self._learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
-        op = metatrain_op(self._learner, self._learner.outer_optimizer())
-        draw, share = source.tasks('train', spec, 0), self._learner.share(tasks, spec)
-        self._run = iterate(op, draw, tasks, share)
+        self._finished = finished
+        self._learner, self._run = training_step(arguments)
 
     def first_step(self):
         self.run(0, 1)
@@ -66,8 +51,7 @@ class Side:
         return {'bytes': sum(4 * int(variable.value.shape.num_elements()) for variable in trained)}
 
     def run(self, first, count):
-        for value in self._run(first, count).values():
-            float(value)
+        self._finished(self._run(first, count))
 
 
 def measure(arguments, rounds, steps):
