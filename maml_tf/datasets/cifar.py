@@ -1,5 +1,6 @@
 """CIFAR-FS and FC100: two splits into classes of CIFAR-100 (Krizhevsky 2009)."""
 
+import functools
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,14 @@ def _source(data_dir, lists, listed, title):
     """
     builder = prepared('cifar100', data_dir, title)
 
-    def load(split):
+    @functools.cache
+    def check():
+        """Checks what all splits are read from, once."""
         _check_names(builder)
+        check_records(builder, ('train', 'test'))
+
+    def load(split):
+        check()
         wanted = [
             builder.info.features[listed].names.index(name) for name in class_names(lists)[split]
         ]
@@ -89,7 +96,6 @@ def _read(
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    check_records(builder, ('train', 'test'))
     is_wanted = tf.constant(np.isin(np.arange(builder.info.features[listed].num_classes), wanted))
     examples = builder.as_dataset(
         split='train+test',
