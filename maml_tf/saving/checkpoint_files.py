@@ -26,6 +26,16 @@ def checkpoints(directory: pathlib.Path | str) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
+def flagfile_of(path: pathlib.Path | str) -> pathlib.Path | None:
+    """Returns the flags.txt of the run that a path is of; None: there is none.
+
+    path: a run directory, a checkpoint's prefix in it, or its best/.
+    """
+    path = pathlib.Path(path)
+    found = [one / 'flags.txt' for one in (path, *path.parents[:2])]
+    return next((file for file in found if file.is_file()), None)
+
+
 def damage(prefix: pathlib.Path | str) -> str | None:
     """Says why a checkpoint cannot be read as a whole; None: it can.
 
@@ -46,6 +56,13 @@ def damage(prefix: pathlib.Path | str) -> str | None:
 def whole(directory: pathlib.Path | str) -> list[int]:
     """Returns the iterations of the checkpoints that can be read, ascending."""
     return [number for number, prefix in checkpoints(directory).items() if damage(prefix) is None]
+
+
+def cannot_be_read(prefix: pathlib.Path | str) -> str | None:
+    """Returns '(why); what else is whole' of a damaged checkpoint; None: it can be read."""
+    if why := damage(prefix):
+        return f'cannot be read ({why}); {in_words(whole(pathlib.Path(prefix).parent))}'
+    return None
 
 
 def in_words(iterations: Collection[int]) -> str:

@@ -12,12 +12,11 @@ from maml_tf.errors import ArgumentError, UserError
 from maml_tf.saving import records
 from maml_tf.saving.checkpoint_files import (
     ENDINGS,
+    cannot_be_read,
     checkpoints,
     damage,
-    in_words,
     remove_all_but,
     set_aside,
-    whole,
 )
 from maml_tf.serialisation.files import write_atomically
 from maml_tf.serialisation.tensorflow_errors import reason
@@ -89,10 +88,8 @@ class Checkpoints:
             raise ArgumentError(
                 'iteration', iteration, f'{self.path} has checkpoints of iterations {there}'
             )
-        if why := damage(prefixes[iteration]):
-            others = in_words(whole(self.path))
-            reason = f'{prefixes[iteration]} cannot be read ({why}); {others}'
-            raise ArgumentError('iteration', None, reason)
+        if why := cannot_be_read(prefixes[iteration]):
+            raise ArgumentError('iteration', None, f'{prefixes[iteration]} {why}')
         return self._read(prefixes[iteration])
 
     def restore_to_go_on(self) -> int:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner
-from maml_tf.saving.checkpoint_files import checkpoints, damage, in_words, whole
+from maml_tf.saving.checkpoint_files import cannot_be_read, checkpoints
 from maml_tf.saving.checkpoints import LEARNER, VALUE
 
 
@@ -25,11 +25,8 @@ def load_weights(learner: Learner, path: pathlib.Path | str, for_tasks_alone: bo
         another shape. The learner is left as it was.
     """
     prefix = _prefix(pathlib.Path(path))
-    if why := damage(prefix):
-        number = pathlib.Path(prefix).name.removeprefix('model-')
-        others = [one for one in whole(pathlib.Path(prefix).parent) if str(one) != number]
-        reason = f'{pathlib.Path(prefix).name} cannot be read ({why}); {in_words(others)}'
-        raise ArgumentError('init_from', path, reason)
+    if why := cannot_be_read(prefix):
+        raise ArgumentError('init_from', path, f'{pathlib.Path(prefix).name} {why}')
     reader = tf.train.load_checkpoint(prefix)
     shapes = reader.get_variable_to_shape_map()
     variables = {

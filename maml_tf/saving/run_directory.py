@@ -95,8 +95,8 @@ class RunDirectory(Checkpoints):
     def forget_metrics_after(self, iteration: int) -> None:
         """Removes rows that a resumed run will write again."""
         path = self.path / 'metrics.csv'
-        columns, _ = records.metrics(path)
-        if rows := self.metrics(iteration):
+        columns, rows = records.metrics(path)
+        if rows := [row for row in rows if int(row['iteration']) <= iteration]:
             write_atomically(path, records.metrics_lines(rows, columns, header=True))
         else:
             path.unlink(missing_ok=True)

@@ -1,10 +1,9 @@
 """The weights that --init_from names, and which method learnt them."""
 
-import pathlib
-
 from maml_tf.errors import UserError
 from maml_tf.learner import Learner
 from maml_tf.saving import records
+from maml_tf.saving.checkpoint_files import flagfile_of
 from maml_tf.saving.init_from import load_weights
 
 
@@ -35,10 +34,7 @@ def load_to_evaluate(flags, learner: Learner) -> str:
 
 def _of_another_method(flags) -> str | None:
     """Returns '--algorithm=reptile' where the weights lie in the directory of such a run."""
-    path = pathlib.Path(flags.init_from)
-    # Also a checkpoint's prefix, and best/ in a run directory.
-    for directory in (path, *path.parents[:2]):
-        if (directory / 'flags.txt').is_file():
-            then = records.flags(directory / 'flags.txt').get('algorithm', flags.algorithm)
-            return None if then == flags.algorithm else f'--algorithm={then}'
-    return None
+    if (flagfile := flagfile_of(flags.init_from)) is None:
+        return None
+    then = records.flags(flagfile).get('algorithm', flags.algorithm)
+    return None if then == flags.algorithm else f'--algorithm={then}'

@@ -15,6 +15,7 @@ from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.saving import records
+from maml_tf.saving.checkpoint_files import flagfile_of
 from maml_tf.saving.checkpoints import checkpoints
 from maml_tf.saving.exports import model_card
 from maml_tf.saving.exports.saved_model import read_description
@@ -62,10 +63,8 @@ def load(path: pathlib.Path | str, steps: int | None = None) -> Trained:
     path = pathlib.Path(path)
     if (path / 'saved_model.pb').is_file():
         return _from_saved_model(path, steps)
-    # Also a checkpoint's prefix, and best/ in a run directory.
-    for directory in (path, *path.parents[:2]):
-        if (directory / 'flags.txt').is_file():
-            return _from_run(path, directory / 'flags.txt', steps)
+    if flagfile := flagfile_of(path):
+        return _from_run(path, flagfile, steps)
     reason = (
         'neither a SavedModel of --export_dir (no saved_model.pb in it) nor a run directory (no '
         'flags.txt)'
