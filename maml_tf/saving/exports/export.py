@@ -78,6 +78,7 @@ def _signatures(
         checks = input_checks.alike(('tasks', 'examples'), support_x=support_x, support_y=support_y)
         checks += input_checks.some_tasks('support_x', support_x)
         checks += input_checks.fixed(support_x=support_x, support_y=support_y)
+        # Shapes first: what reads the values would fail on wrong ones in TensorFlow's words.
         with tf.control_dependencies(checks):
             checks = input_checks.finite('support_x', support_x)
             checks += are_labels('support_y', support_y)
