@@ -205,7 +205,10 @@ def random_task(shape, way, objective, rng):
     ],
 )
 @pytest.mark.parametrize('norm', NORMS)
-@pytest.mark.parametrize('network', NETWORKS)
+@pytest.mark.parametrize(
+    'network',
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == 'max-pool conv')) for name in NETWORKS],
+)
 def test_meta_gradient_agrees_with_finite_differences(network, norm, objective):
     rng = np.random.default_rng(1)
     network = NETWORKS[network](norm)

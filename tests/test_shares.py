@@ -71,8 +71,8 @@ def test_which_learners_share():
     assert learner(tasks_at_once=8).share(32, EpisodeSpec(5, 1, 1)) == 8
 
 
-@pytest.mark.parametrize('cores', [1, 2, 5])
-@pytest.mark.parametrize('at_once', [1, 2])
+@pytest.mark.parametrize('cores', [1, pytest.param(2, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize('at_once', [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_meta_gradient_is_the_same(draw, monkeypatch, cores, at_once):
     monkeypatch.setattr(shares, '_cores', lambda: cores)
     network = FullyConnected((9, 8, 1), SPEC.way, (16, 16), 'batch_norm')

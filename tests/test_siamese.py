@@ -214,7 +214,9 @@ def test_every_image_is_distorted_by_itself():
     assert len(np.unique(tf.reshape(seen[0], [16, -1]), axis=0)) == 16
 
 
-@pytest.mark.parametrize('distance', DISTANCES)
+@pytest.mark.parametrize(
+    'distance', [pytest.param(d, marks=[pytest.mark.slow] * (d != 'l1')) for d in DISTANCES]
+)
 def test_gradient_agrees_with_finite_differences(distance, float64):
     learner, task = (
         Siamese(conv4((16, 16, 1), 3), distance, l2=(0.01,)),
