@@ -72,6 +72,7 @@ _HOMES = {
     'miniimagenet': 'datasets.miniimagenet',
     'tieredimagenet': 'datasets.tieredimagenet',
     'directory': 'datasets.directory',
+    'landcover': 'datasets.landcover.tiles',
     'Network': 'networks.network',
     'ConvNet': 'networks.conv_net',
     'FullyConnected': 'networks.fully_connected',

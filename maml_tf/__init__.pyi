@@ -53,6 +53,7 @@ from maml_tf.datasets.functions.function_families import SparseLinear as SparseL
 from maml_tf.datasets.functions.function_families import TwoLayerNetwork as TwoLayerNetwork
 from maml_tf.datasets.functions.gaussian_process import GaussianProcess as GaussianProcess
 from maml_tf.datasets.functions.sinusoid import Sinusoid as Sinusoid
+from maml_tf.datasets.landcover.tiles import landcover as landcover
 from maml_tf.datasets.miniimagenet import miniimagenet as miniimagenet
 from maml_tf.datasets.omniglot import omniglot as omniglot
 from maml_tf.datasets.tieredimagenet import tieredimagenet as tieredimagenet

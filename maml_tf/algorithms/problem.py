@@ -14,7 +14,7 @@ class Problem:
 
     input_shape: of one example. output_dim: the width of a label; in classification the way.
     training, evaluation: how tasks are drawn.
-    training_classes: how many there are to draw from; None: not known, or no classes.
+    training_classes: how many a plain batch tells apart; None: not known, or no classes.
     objective: what the data source proposes.
     clip: bound of every entry of the meta-gradient, where the reference has one for these data.
     background: the value of pixels where nothing is drawn.

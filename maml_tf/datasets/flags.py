@@ -90,13 +90,20 @@ def define_flags(flags, sources: Iterable[str]) -> None:
         'TensorFlow Datasets directory with the prepared data (default: '
         "TFDS's own, where what can be downloaded is); --datasource=directory: your folder of "
         'class '
-        'folders',
+        'folders; landcover: of regions',
     )
     flags.DEFINE_string(
         'split_file',
         None,
-        'directory: csv file with the columns class and split (train, val, test) '
-        '(default: by the names of the classes, always alike)',
+        'directory: csv file with the columns class and split (train, val, test); landcover: with '
+        'region and split (default: by the names of the classes or regions, always alike)',
+    )
+    flags.DEFINE_integer(
+        'fewest_patches',
+        None,
+        'landcover: leave out a class of a region that has fewer patches (default: fewer than a '
+        'task takes); the same number for all shots keeps their tasks to the same classes',
+        lower_bound=2,
     )
     flags.DEFINE_string(
         'manual_dir',

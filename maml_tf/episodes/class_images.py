@@ -17,6 +17,11 @@ class ClassImages(NamedTuple):
     class_names: a name for each class, for pictures and manifests; None: their numbers
     image_names: a name for each image; None: their numbers within the class
     groups: [classes] number of the group (alphabet, super-category) of each class, or None
+    labels: [classes] what a plain batch calls each class; two that are called alike (forests here
+      and there) are one class in pretraining. None: each class is its own
+    scenes: [all] number of the scene that each image shows, images of a scene one after another in
+      their class. A task takes one image of a scene, so that support and query show different
+      ones. None: each image is its own
     """
 
     images: np.ndarray | tf.Tensor
@@ -24,6 +29,8 @@ class ClassImages(NamedTuple):
     class_names: list[str] | None = None
     image_names: list[str] | None = None
     groups: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    scenes: np.ndarray | None = None
 
     @property
     def streams(self) -> bool:
@@ -34,6 +41,12 @@ class ClassImages(NamedTuple):
     def firsts(self) -> np.ndarray:
         """The number of each class' first image, int32 [classes]."""
         return (np.cumsum(self.sizes) - self.sizes).astype(np.int32)
+
+    @property
+    def batch_labels(self) -> np.ndarray:
+        """The label of each class in plain batches, int32 [classes], from 0 without a gap."""
+        names = np.arange(len(self.sizes)) if self.labels is None else self.labels
+        return np.unique(names, return_inverse=True)[1].astype(np.int32)
 
     def gather(self, numbers: tf.Tensor) -> tf.Tensor:
         """Returns the images of these numbers, int32 [...] -> uint8 [..., height, width, channels].

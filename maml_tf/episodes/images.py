@@ -1,5 +1,6 @@
 """Sources whose tasks are N-way K-shot problems of images, in memory or streamed from a file."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from maml_tf.episodes.labelled_images import ImageBatches, ImageSequences
 from maml_tf.episodes.sampling import Sampler
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import BatchSpec, SequenceSpec, Spec
-from maml_tf.errors import ArgumentError
+from maml_tf.errors import ArgumentError, UserError
 from maml_tf.objectives.classification import Classification
 
 
@@ -28,6 +29,7 @@ class ImageClasses(EpisodeSource):
       rotations: {split: one of sampling.ROTATIONS}, or one for all; 'trainval' is turned as 'train'
         is.
       identity: see EpisodeSource.
+      within_groups: no task mixes groups, whatever its spec says (a task is a region).
     """
 
     objective = Classification()
@@ -39,8 +41,9 @@ class ImageClasses(EpisodeSource):
         splits: Sequence[str] = ('train', 'val', 'test'),
         rotations: str | Mapping[str, str] = 'none',
         identity: str = '',
+        within_groups: bool = False,
     ):
-        self._load, self._loaded = load, {}
+        self._load, self._loaded, self.within_groups = load, {}, within_groups
         self.input_shape, self.splits, self.identity = tuple(input_shape), tuple(splits), identity
         self.rotations = {
             split: rotations if isinstance(rotations, str) else rotations[split] for split in splits
@@ -93,7 +96,7 @@ class ImageClasses(EpisodeSource):
         return loaded._replace(sizes=np.asarray(loaded.sizes))
 
     def _joined(self):
-        """Returns train and val as one. Groups are named alike in both."""
+        """Returns train and val as one. Groups and labels are numbered alike in both."""
         parts = [self.split(part) for part in ('train', 'val')]
         if any(part.streams for part in parts):
             raise ArgumentError('train_on', 'trainval', 'not for a set larger than memory')
@@ -108,10 +111,12 @@ class ImageClasses(EpisodeSource):
             for field in ('class_names', 'image_names')
         }
         images = tf.concat([part.images for part in parts], 0)
-        return ClassImages(images, together('sizes'), **names, groups=together('groups'))
+        others = {field: together(field) for field in ('groups', 'labels', 'scenes')}
+        return ClassImages(images, together('sizes'), **names, **others)
 
     def count_classes(self, split: str) -> int:
-        return len(self.split(split).sizes) * (4 if self._turned(split) == 'classes' else 1)
+        labels = np.unique(self.split(split).batch_labels)
+        return len(labels) * (4 if self._turned(split) == 'classes' else 1)
 
     def tasks(
         self, split: str, spec: Spec, seed: int
@@ -123,11 +128,17 @@ class ImageClasses(EpisodeSource):
         classes, rotations, stream = self.split(split), self._turned(split), (seed, split)
         if isinstance(spec, BatchSpec):
             return ImageBatches(classes, spec, stream, rotations)
+        if self.within_groups and isinstance(spec, SequenceSpec):
+            raise UserError(
+                'a sequence would mix groups of classes, and of these data a task is of one group: '
+                'name a method that learns from tasks or batches'
+            )
         if isinstance(spec, SequenceSpec):
             return ImageSequences(classes, spec, stream, rotations)
-        return ImageTasks(
-            classes, Sampler(classes.sizes, spec, stream, rotations, classes.groups), spec
-        )
+        if self.within_groups:
+            spec = dataclasses.replace(spec, within_groups=True)
+        pick = Sampler(classes.sizes, spec, stream, rotations, classes.groups, classes.scenes)
+        return ImageTasks(classes, pick, spec)
 
     def _turned(self, split):
         """Returns how a split's images are turned."""

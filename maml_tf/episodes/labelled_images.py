@@ -55,8 +55,9 @@ class ImageBatches(FetchedDraw):
         self.classes, self.spec, self.streams = classes, spec, classes.streams
         self._turns = 4 if rotations == 'classes' else 1
         self.examples = len(classes.images) * self._turns
-        self.classes_in_all = len(classes.sizes) * self._turns
-        self._class_of = np.repeat(np.arange(len(classes.sizes), dtype=np.int32), classes.sizes)
+        labels = classes.batch_labels
+        self.classes_in_all = len(np.unique(labels)) * self._turns
+        self._class_of = np.repeat(labels, classes.sizes)
         self._pass_bits = Stream(*stream, _PASSES)
 
     def fetch(self, start: tf.Tensor | int, count: int) -> tuple[Examples, tf.Tensor]:

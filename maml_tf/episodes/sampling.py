@@ -9,6 +9,7 @@ from maml_tf.episodes.random_bits import KEYS, Stream, choose, uniform
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError
 
+_SCENES = 9  # Stream; 0 to 5 are known below, 6 to 8 are labelled_images'.
 ROTATIONS = ('none', 'classes', 'per_class', 'per_task')
 
 
@@ -39,6 +40,7 @@ class Sampler:
         it; 'per_class': each class of a task is turned by itself; 'per_task': the task's images are
         all turned alike.
       groups: [classes] number of each class's group, needed by spec.within_groups.
+      scenes: [images] see ClassImages; None: each image is a scene.
       stream: (seed, split), see random_bits.Stream.
     Attributes:
       candidates: how many classes there are to draw from.
@@ -52,6 +54,7 @@ class Sampler:
         stream: tuple[int, str],
         rotations: str = 'none',
         groups: np.ndarray | None = None,
+        scenes: np.ndarray | None = None,
     ):
         if rotations not in ROTATIONS:
             raise ArgumentError('rotations', rotations, f'one of {", ".join(ROTATIONS)}')
@@ -62,23 +65,26 @@ class Sampler:
         if rotations == 'classes' and groups is not None:
             groups = np.repeat(groups, 4)  # of the candidates: 4 turns of class 0, 4 of class 1 ...
         self._groups = _members(groups, spec, split) if spec.within_groups else None
+        self._scenes = None if scenes is None else Scenes(self.sizes, scenes)
+        self._there = self.sizes if scenes is None else self._scenes.counts
         self._check(split)
         # What each stream is for never changes: published results name tasks by their index.
         self._class_bits, self._turn_bits, self._image_bits, self._size_bits, self._group_bits = (
             Stream(seed, split, i) for i in range(5)
         )
-        self._key_bits = Stream(seed, split, KEYS)
+        self._key_bits, self._scene_bits = Stream(seed, split, KEYS), Stream(seed, split, _SCENES)
 
     def _check(self, split):
         spec = self.spec
         if spec.way > self.candidates:
             raise ArgumentError('way', spec.way, f'the {split} split has {self.candidates} classes')
-        if self.examples > self.sizes.min():
+        if self.examples > self._there.min():
+            of = '' if self._scenes is None else ', one of a scene,'
             raise ArgumentError(
                 'shot',
                 spec.shot,
-                f'{spec.shot} support + {spec.query} query images per class are more than the '
-                f'{self.sizes.min()} of the smallest class of the {split} split',
+                f'{spec.shot} support + {spec.query} query images per class{of} are more than the '
+                f'{self._there.min()} of the smallest class of the {split} split',
             )
         if spec.least_query is not None:
             raise ArgumentError('least_query', spec.least_query, 'only for regression')
@@ -92,11 +98,14 @@ class Sampler:
     def __call__(self, start: tf.Tensor | int, count: int) -> Picks:
         """Draws tasks start ... start + count - 1."""
         classes, turns = self._classes(start, count)
-        sizes, largest = tf.gather(tf.constant(self.sizes), classes), int(self.sizes.max())
-        bits = self._image_bits.bits(start, count, self.spec.way * largest)
-        images = choose(
-            tf.reshape(bits, [count, self.spec.way, largest]), self.examples, below=sizes
-        )
+        there, most = tf.gather(tf.constant(self._there), classes), int(self._there.max())
+        shape = [count, self.spec.way, most]
+        bits = tf.reshape(self._image_bits.bits(start, count, self.spec.way * most), shape)
+        images = choose(bits, self.examples, below=there)
+        if self._scenes is not None:
+            # A word for every scene, so that tasks of fewer shots take the same images first.
+            bits = tf.reshape(self._scene_bits.bits(start, count, self.spec.way * most), shape)
+            images = self._scenes.image(classes, images, tf.gather(bits, images, batch_dims=2))
         keys = self._key_bits.bits(start, count, 2)
         return Picks(classes, turns, images, *self._numbers(start, count), keys)
 
@@ -132,9 +141,40 @@ class Sampler:
         )
 
 
+class Scenes:
+    """Where the images of each scene lie in their class.
+
+    Args:
+      sizes: images of each class.
+      scenes: [images] number of each image's scene, see ClassImages.
+    Attributes:
+      counts: int32 [classes], how many scenes each class has.
+    """
+
+    def __init__(self, sizes: np.ndarray, scenes: np.ndarray):
+        # Of each class (the first image of every scene, how many images it has).
+        runs = [
+            np.unique(part, return_index=True, return_counts=True)[1:]
+            for part in np.split(np.asarray(scenes), np.cumsum(sizes)[:-1])
+        ]
+        self.counts = np.array([len(firsts) for firsts, _ in runs], np.int32)
+        filled = lambda of: np.pad(of, (0, self.counts.max() - len(of))).astype(np.int32)
+        self._firsts = tf.constant(np.stack([filled(firsts) for firsts, _ in runs]))
+        self._sizes = tf.constant(np.stack([filled(counts) for _, counts in runs]))
+
+    def image(self, classes: tf.Tensor, scenes: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
+        """Returns an image of each scene, by its number in its class, int32 [tasks, way, examples].
+
+        Args: classes, int32 [tasks, way]; scenes, int32 [tasks, way, examples], numbers of scenes
+          in their class; bits, uint32 alike.
+        """
+        of = lambda table: tf.gather(tf.gather(table, classes), scenes, batch_dims=2)
+        return of(self._firsts) + _below(bits, of(self._sizes))
+
+
 def _below(bits, n):
-    """Makes int32 of uint32, uniform in 0 ... n - 1."""
-    return tf.cast(uniform(bits, 0.0, float(n)), tf.int32)
+    """Makes int32 of uint32, uniform in 0 ... n - 1; n: a number, or int32 of the bits' shape."""
+    return tf.cast(uniform(bits, 0.0, tf.cast(n, tf.float32)), tf.int32)
 
 
 def _members(groups, spec, split):

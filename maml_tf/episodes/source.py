@@ -51,7 +51,7 @@ class EpisodeSource(abc.ABC):
         return learner.phases(outer)
 
     def count_classes(self, split: str) -> int | None:
-        """Returns how many classes there are to draw from; None: the tasks have no classes."""
+        """Returns how many classes a plain batch tells apart; None: the tasks have no classes."""
         del split
 
     def curves(self, split: str, spec: Spec, seed: int, count: int, points: int) -> Task | None:

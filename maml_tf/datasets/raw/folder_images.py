@@ -33,6 +33,8 @@ class Wanted(NamedTuple):
     classes: {class: [paths]}
     shape:   (side, side, channels) of an image
     least:   images that a class needs; of what is left when files cannot be read
+    depth:   folders between root and the images of a class, which their names leave out
+    count:   names of a class's images -> how many of them a task can take together
     """
 
     split: str
@@ -40,6 +42,8 @@ class Wanted(NamedTuple):
     classes: dict[str, list[pathlib.Path]]
     shape: tuple[int, int, int]
     least: int
+    depth: int = 1
+    count: Callable[[list[str]], int] = len
 
     @property
     def files(self) -> list[pathlib.Path]:
@@ -118,9 +122,9 @@ def _read(
             if isinstance(result, UserError):
                 outcome.unreadable.append(str(result))
             else:
-                names.append(name_in(path, wanted.root).split('/', 1)[1])
+                names.append(name_in(path, wanted.root).split('/', wanted.depth)[-1])
                 images.append(result)
-        if len(images) >= wanted.least:
+        if wanted.count(names) >= wanted.least:
             outcome.kept[name] = names
             yield from images
 

@@ -61,10 +61,13 @@ def split_classes(
     }
 
 
-def split_by_name(names: Iterable[str]) -> dict[str, str]:
+def split_by_name(
+    names: Iterable[str], shares: Mapping[str, float] = SHARES, least: int = LEAST_OF_A_SPLIT
+) -> dict[str, str]:
     """Returns {class: split}, 64 / 16 / 20 % of the classes for training, validation and test.
 
-    Each split gets at least 5 classes, or a third where there are under 15.
+    Each split gets at least 5 classes, or a third where there are under 15. `shares` and `least`
+    say otherwise (of regions, say).
 
     The classes are put in the order of the SHA-256 of their names, and cut. So the split is the
     same on every machine, depends neither on way nor shots (a learner may be tested on tasks of
@@ -74,18 +77,23 @@ def split_by_name(names: Iterable[str]) -> dict[str, str]:
     order = sorted(
         names, key=lambda name: hashlib.sha256(name.encode('utf-8', 'surrogatepass')).digest()
     )
-    splits = [split for split, size in reversed(sizes(len(order)).items()) for _ in range(size)]
+    counts = sizes(len(order), shares, least)
+    splits = [split for split, size in reversed(counts.items()) for _ in range(size)]
     return dict(zip(order, splits))
 
 
-def sizes(count: int) -> dict[str, int]:
+def sizes(
+    count: int, shares: Mapping[str, float] = SHARES, least: int = LEAST_OF_A_SPLIT
+) -> dict[str, int]:
     """Returns {split: how many of `count` classes split_by_name gives it}."""
-    fewest = min(LEAST_OF_A_SPLIT, count // 3)
-    others = {split: max(fewest, round(share * count)) for split, share in SHARES.items()}
+    fewest = min(least, count // 3)
+    others = {split: max(fewest, round(share * count)) for split, share in shares.items()}
     return {'train': count - sum(others.values()), **others}
 
 
-def read_split_file(path: str | pathlib.Path, names: Collection[str]) -> dict[str, str]:
+def read_split_file(
+    path: str | pathlib.Path, names: Collection[str], what: str = 'class'
+) -> dict[str, str]:
     """Reads {class: split} from a csv file in UTF-8 that names each of the classes `names` once.
 
     For example
@@ -96,6 +104,8 @@ def read_split_file(path: str | pathlib.Path, names: Collection[str]) -> dict[st
 
     The splits are train, val and test. Semicolons do too: spreadsheets write them in many
     countries.
+
+    what: the first column's title, and what messages call the names.
 
     Raises: ArgumentError, of `split_file`, that names the line.
     """
@@ -110,8 +120,8 @@ def read_split_file(path: str | pathlib.Path, names: Collection[str]) -> dict[st
         raise wrong('not in UTF-8; a spreadsheet offers it as "CSV UTF-8"') from error
     header, *lines = text.splitlines() or ['']
     delimiter = ';' if ';' in header else ','
-    if [cell.strip() for cell in header.split(delimiter)] != ['class', 'split']:
-        raise wrong(f'the first line is {shortened(repr(header))}; it should be class,split')
+    if [cell.strip() for cell in header.split(delimiter)] != [what, 'split']:
+        raise wrong(f'the first line is {shortened(repr(header))}; it should be {what},split')
     of_class, rows = {}, csv.reader(lines, delimiter=delimiter)
     for number in itertools.count(2):
         try:
@@ -124,19 +134,20 @@ def read_split_file(path: str | pathlib.Path, names: Collection[str]) -> dict[st
         if not any(cells):
             continue
         if len(cells) != 2:
-            raise wrong(f'line {number} has {len(cells)} columns instead of class,split')
+            raise wrong(f'line {number} has {len(cells)} columns instead of {what},split')
         name, split = cells
         if name not in names:
-            raise wrong(f'line {number}: there is no class folder {shortened(name)}')
+            folder = 'class folder' if what == 'class' else what
+            raise wrong(f'line {number}: there is no {folder} {shortened(name)}')
         if name in of_class:
-            raise wrong(f'line {number}: class {shown(name)} is there twice')
+            raise wrong(f'line {number}: {what} {shown(name)} is there twice')
         if split not in SPLITS:
             raise wrong(
                 f'line {number}: {shortened(repr(split))} is no split, only train, val and test'
             )
         of_class[name] = split
     if missing := [name for name in names if name not in of_class]:
-        raise wrong(f'class {shown(missing[0])} is missing, {len(missing)} of {len(names)} are')
+        raise wrong(f'{what} {shown(missing[0])} is missing, {len(missing)} of {len(names)} are')
     return of_class
 
 

@@ -1,0 +1,1 @@
+"""Land cover: regions of the world as tasks."""
