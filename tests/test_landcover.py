@@ -284,7 +284,7 @@ def test_a_mapped_file_gives_the_same_tasks(tiles, tmp_path, monkeypatch):
 
 COMMON = (
     *('--datasource=landcover', '--num_classes=3', '--train_query=2', '--test_query=2'),
-    *('--test_tasks=20', '--num_filters=4', '--image_size=8', '--logdir=logs', '--log=False'),
+    *('--test_tasks=20', '--num_filters=4', '--image_size=16', '--logdir=logs', '--log=False'),
 )
 
 
@@ -333,7 +333,7 @@ def test_fine_tuning_is_pretrained_on_land_covers_and_goes_on(tiles, tmp_path):
     card = (tmp_path / 'out' / 'MODEL_CARD.md').read_text()
     assert 'landcover' in card and 'CC BY-NC-SA' in card
     loaded = tf.saved_model.load(str(tmp_path / 'out'))
-    images = tf.random.stateless_uniform([1, 3, 8, 8, 3], [1, 2])
+    images = tf.random.stateless_uniform([1, 3, 16, 16, 3], [1, 2])
     state = loaded.signatures['adapt'](support_x=images, support_y=tf.eye(3)[tf.newaxis])
     answer = loaded.signatures['predict_query'](query_x=images, **state)
     assert answer['probabilities'].shape == (1, 3, 3)

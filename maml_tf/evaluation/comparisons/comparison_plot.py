@@ -45,7 +45,7 @@ def draw(path: pathlib.Path, runs: Sequence[Compared]) -> None:
         style = _style(number)
         if count <= MOST_MARKERS:
             style |= {'marker': 'o', 'markersize': 3}
-        along.plot(axis[:count], curve, label=_short(run.label), **style)
+        along.plot(axis[:count], curve, label=short(run.label), **style)
     along.set_xlabel(first.results['axis']['name'])
     along.set_ylabel(metric)
     name = first.results['axis']['name']
@@ -57,12 +57,12 @@ def draw(path: pathlib.Path, runs: Sequence[Compared]) -> None:
         _dot(means, number, mean[0], half[0])
         if run.difference is not None:
             _dot(differences, number, run.difference, run.ci95)
-    means.set_yticks(range(len(runs)), [_short(run.label) for run in runs])
+    means.set_yticks(range(len(runs)), [short(run.label) for run in runs])
     means.set_ylim(len(runs) - 0.5, -0.5)
     means.set_title(f'{metric}: mean, 95% interval')
     differences.tick_params(labelleft=False)
     differences.axvline(0, color='gray', linewidth=1)
-    differences.set_title(f'difference to {_short(first.label)}, paired')
+    differences.set_title(f'difference to {short(first.label)}, paired')
     for axis in (along.yaxis, means.xaxis, differences.xaxis):
         if percent:
             axis.set_major_formatter(lambda value, _: f'{100 * value:g}%')
@@ -110,5 +110,6 @@ def _colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
+    """Returns a label that fits beside a picture, the end of a long one."""
     return label if len(label) <= LONGEST else f'…{label[1 - LONGEST :]}'
