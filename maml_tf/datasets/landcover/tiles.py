@@ -1,6 +1,6 @@
-"""Land-cover tiles: each region of the world is a task (Russwurm et al. 2020).
+"""Land-cover tiles: each region of the world is a task (Rußwurm et al. 2020).
 
-    Russwurm, Wang, Körner, Lobell: Meta-Learning for Few-Shot Land Cover Classification, CVPR
+    Rußwurm, Wang, Körner, Lobell: Meta-Learning for Few-Shot Land Cover Classification, CVPR
     workshops 2020, arXiv 2004.13390
 
 A RECONSTRUCTION. The paper's are the question (is a learner that was trained on tasks of other

@@ -30,7 +30,7 @@ ROWS: dict[str, Source] = {
     'landcover': images(
         _landcover,
         64,
-        licence="your folder's; SEN12MS: CC BY-NC-SA 4.0 as quoted, cite Schmitt et al. 2019",
+        licence="your own folder's; tiles of beat-the-maml: CC BY-NC-SA 4.0",
         iterations_per_call=1,
         reads=('image_size', 'split_file', 'fewest_patches'),
     ),
