@@ -12,6 +12,7 @@ from maml_tf.algorithms.baselines.regression.gaussian_process import (
 from maml_tf.algorithms.baselines.regression.in_context_baseline import (
     InContextBaseline as InContextBaseline,
 )
+from maml_tf.algorithms.baselines.support_only import SupportOnly as SupportOnly
 from maml_tf.algorithms.closed_form.head_learner import HeadLearner as HeadLearner
 from maml_tf.algorithms.closed_form.lrd2 import LRD2 as LRD2
 from maml_tf.algorithms.closed_form.metaoptnet import MetaOptNet as MetaOptNet
@@ -55,6 +56,8 @@ from maml_tf.datasets.functions.gaussian_process import GaussianProcess as Gauss
 from maml_tf.datasets.functions.sinusoid import Sinusoid as Sinusoid
 from maml_tf.datasets.landcover.tiles import landcover as landcover
 from maml_tf.datasets.miniimagenet import miniimagenet as miniimagenet
+from maml_tf.datasets.molecules.features import molecule_inputs as molecule_inputs
+from maml_tf.datasets.molecules.molecules import Molecules as Molecules
 from maml_tf.datasets.omniglot import omniglot as omniglot
 from maml_tf.datasets.tieredimagenet import tieredimagenet as tieredimagenet
 from maml_tf.episodes.image_completion import ImageCompletion as ImageCompletion
@@ -72,6 +75,7 @@ from maml_tf.learner import Learner as Learner
 from maml_tf.networks.conv_net import ConvNet as ConvNet
 from maml_tf.networks.encoders import conv4 as conv4
 from maml_tf.networks.fully_connected import FullyConnected as FullyConnected
+from maml_tf.networks.graphs.graph_network import GraphNetwork as GraphNetwork
 from maml_tf.networks.image_encoders.r2d2_encoder import r2d2_encoder as r2d2_encoder
 from maml_tf.networks.image_encoders.resnet12 import resnet12 as resnet12
 from maml_tf.networks.keras_network import KerasNetwork as KerasNetwork
@@ -83,6 +87,7 @@ from maml_tf.objectives.objective import Objective as Objective
 from maml_tf.objectives.objective import Return as Return
 from maml_tf.objectives.regression import GaussianLikelihood as GaussianLikelihood
 from maml_tf.objectives.regression import Regression as Regression
+from maml_tf.objectives.roc_auc import RocAuc as RocAuc
 from maml_tf.rl.environments.environment import Environment as Environment
 from maml_tf.rl.environments.environment import Trajectories as Trajectories
 from maml_tf.rl.environments.navigation2d import Navigation2D as Navigation2D

@@ -150,7 +150,11 @@ def check(flags) -> None:
     """Raises UserError for a flag that is misspelt, unusable, or means nothing here."""
     check_values(flags)
     data.check_flags(flags, SOURCES)
-    networks.check_flags(flags, algorithms.registry()[flags.algorithm].own_encoder)
+    networks.check_flags(
+        flags,
+        algorithms.registry()[flags.algorithm].own_encoder,
+        SOURCES[flags.datasource].input_shape(flags),
+    )
     outer_optimizers.check_flags(flags)
     _check_heeded(flags)
 
@@ -217,7 +221,8 @@ def check_same_model(flags, recorded: Mapping[str, str]) -> None:
     fixed = ['num_classes'] if learner.fixed_way else []
     for name in (
         *('algorithm', 'datasource', *fixed, 'baseline', 'norm', 'num_filters', 'conv'),
-        *('max_pool', 'image_size', 'encoder', 'dropout', *of_the_run(flags)),
+        *('max_pool', 'image_size', 'encoder', 'dropout', 'featurise', 'most_atoms'),
+        *of_the_run(flags),
     ):
         now = flags[name].value
         # A run may be older than a flag; then it did what the default does.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from maml_tf.datasets import omniglot
 from maml_tf.datasets.functions import prompt_shifts
+from maml_tf.datasets.molecules import flags as molecules
 from maml_tf.episodes import manifest
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError, UserError
@@ -34,10 +35,24 @@ def check_flags(flags, sources: 'Mapping[str, Source]') -> None:
             f'--{name}={flags[name].value}: means nothing to --datasource={flags.datasource}, '
             f'only to {those}'
         )
+    _set_way(flags, chosen)
     if flags.leave_to_query and flags.train_shot_from is None:
         raise UserError(
             '--leave_to_query: only with --train_shot_from, where tasks differ in their shots'
         )
+
+
+def _set_way(flags, source: 'Source') -> None:
+    """Lets --num_classes say the way of a source that has one of its own, so that names and files
+    of the run do. Raises UserError where it says another."""
+    if source.way is None:
+        return
+    if flags['num_classes'].present and flags.num_classes != source.way:
+        raise UserError(
+            f'--num_classes={flags.num_classes}: a task of --datasource={flags.datasource} has '
+            f'{source.way} classes; leave the flag out'
+        )
+    flags.num_classes = source.way
 
 
 def episode_specs(flags, source: 'Source') -> tuple[EpisodeSpec, EpisodeSpec]:
@@ -50,7 +65,7 @@ def episode_specs(flags, source: 'Source') -> tuple[EpisodeSpec, EpisodeSpec]:
     """
     way, train_way = 1, 1
     if source.classification:
-        way = flags.num_classes
+        way = source.way or flags.num_classes
         train_way = flags.train_num_classes or way
     shot, train_shot = flags.update_batch_size, train_update_batch_size(flags)
     training = EpisodeSpec(
@@ -63,7 +78,7 @@ def episode_specs(flags, source: 'Source') -> tuple[EpisodeSpec, EpisodeSpec]:
         leave_to_query=flags.leave_to_query,
         within_groups=flags.within_groups,
     )
-    query = flags.test_query or shot
+    query = flags.test_query or source.test_query or shot
     if flags.tasks_file:
         way, shot, query, _ = manifest.sizes(flags.tasks_file)
         if flags.test_query not in (None, query):
@@ -96,7 +111,8 @@ def define_flags(flags, sources: Iterable[str]) -> None:
         'split_file',
         None,
         'directory: csv file with the columns class and split (train, val, test); landcover: with '
-        'region and split (default: by the names of the classes or regions, always alike)',
+        'region and split; tox21, sider, molecules: with assay and split (default: by the names of '
+        'the classes or regions, always alike; assays as published, or in their order)',
     )
     flags.DEFINE_integer(
         'fewest_patches',
@@ -210,4 +226,5 @@ def define_flags(flags, sources: Iterable[str]) -> None:
         'and all iterations are pretraining',
     )
     omniglot.define_flags(flags)
+    molecules.define_flags(flags)
     prompt_shifts.define_flags(flags)

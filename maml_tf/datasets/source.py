@@ -23,7 +23,9 @@ class Source:
     iterations_per_call: small enough for a lively progress bar, large enough to hide Python.
     output_dim: of regression; None: classification, where it is the way.
     validate_every: iterations between validations; None: endless tasks, nothing to overfit.
+    way: classes of every task; None: as --num_classes says.
     train_query: query examples per class in training; None: as many as support examples.
+    test_query: the same of validation and test.
     clip: bound of every entry of the meta-gradient.
     licence: of the data, in words.
     inputs: flags -> what an exported model is to be fed, in words.
@@ -44,7 +46,9 @@ class Source:
     iterations_per_call: int
     output_dim: int | None = None
     validate_every: int | None = None
+    way: int | None = None
     train_query: int | None = None
+    test_query: int | None = None
     clip: float | None = None
     licence: str = 'none: they are computed'
     inputs: Callable[[Any], str] = lambda flags: 'images, pixels from 0 to 1'

@@ -1,6 +1,19 @@
 """The table of data sources: how each is loaded, and what it needs where a flag leaves it open."""
 
-from maml_tf.datasets.rows import functions, images, landcover, simulations
+from maml_tf.datasets.rows import (
+    functions,
+    images,
+    landcover,
+    molecules,
+    simulations,
+)
 from maml_tf.datasets.source import Source
 
-SOURCES: dict[str, Source] = functions.ROWS | images.ROWS | landcover.ROWS | simulations.ROWS
+_KINDS = (
+    functions,
+    images,
+    landcover,
+    molecules,
+    simulations,
+)
+SOURCES: dict[str, Source] = {name: row for kind in _KINDS for name, row in kind.ROWS.items()}

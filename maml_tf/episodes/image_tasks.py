@@ -34,12 +34,20 @@ class ImageTasks(FetchedDraw):
         first = tf.gather(self.classes.firsts, picks.classes)
         return picks, self.classes.gather(first[..., None] + picks.images)
 
+    def picked_by(self, pick: Callable[[tf.Tensor | int, int], Picks]) -> 'ImageTasks':
+        """Returns the draw of other tasks of the same images."""
+        return ImageTasks(self.classes, pick, self.spec)
+
+    def inputs(self, images: tf.Tensor, turns: tf.Tensor | None) -> tf.Tensor:
+        """Returns what a network sees of what was fetched, [tasks, way, examples, ...] float32."""
+        return pixels(images, turns)
+
     def assemble(self, drawn: Picks, images: tf.Tensor) -> Task:
         spec, turns = self.spec, drawn.turns
         count, way, examples = images.shape[:3]
         if turns is not None:
             turns = tf.broadcast_to(turns[..., None], [count, way, examples])
-        x = pixels(images, turns)
+        x = self.inputs(images, turns)
         y = tf.broadcast_to(tf.eye(way)[:, None], [count, way, examples, way])
         if not spec.varies:
             support, query = slice(None, spec.shot), slice(spec.shot, None)

@@ -137,7 +137,7 @@ def read(
             keys=tf.gather(keys, row),
         )
 
-    return ImageTasks(tasks.classes, pick, spec), len(rows)
+    return tasks.picked_by(pick), len(rows)
 
 
 class Sizes(NamedTuple):

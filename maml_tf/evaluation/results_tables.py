@@ -144,6 +144,8 @@ def _figure(value: float, half: float | None, metric: str) -> str:
         half = None if half is None else 100 * half
     elif metric == 'log_likelihood':
         digits, unit = 3, ' nats'
+    elif metric == 'roc_auc':
+        digits, unit = 3, ' AUC'
     elif metric == 'return':
         digits, unit = 1, ''
     else:

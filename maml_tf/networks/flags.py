@@ -1,8 +1,12 @@
 """The flags of the networks."""
 
 from maml_tf.errors import UserError
-from maml_tf.networks.image_encoders.by_name import ENCODERS
+from maml_tf.networks.image_encoders.by_name import ENCODERS, OF_RANK
 from maml_tf.networks.reference import NORMS
+
+_OF_IMAGES = ('num_filters', 'dropout', 'augment')
+# What an encoder does not heed; of the others it is the number of filters.
+_UNHEEDED = {'conv4': ('dropout',), 'dense': _OF_IMAGES, 'graph': _OF_IMAGES}
 
 
 def product_dtype(flags) -> str | None:
@@ -10,23 +14,28 @@ def product_dtype(flags) -> str | None:
     return 'bfloat16' if flags.bfloat16 else None
 
 
-def check_flags(flags, own_encoder: str | None = None) -> None:
+def check_flags(
+    flags, own_encoder: str | None = None, input_shape: tuple[int, ...] = (1, 1, 1)
+) -> None:
     """Raises UserError for a flag of convolutions where the network has none.
 
     own_encoder: of the method, one of ENCODERS; None: it has no encoder by name.
+    input_shape: of one example; encoders of images are for those with three axes.
     """
     for name in ('num_filters', 'max_pool'):
         if not flags.conv and flags[name].value != flags[name].default:
             raise UserError(f'--{name}={flags[name].value}: means nothing with --conv=False')
     if own_encoder is None:
         return
-    encoder = flags.encoder or own_encoder
-    unheeded = 'dropout' if encoder == 'conv4' else 'num_filters'
-    if flags[unheeded].value != flags[unheeded].default:
-        whose = '' if flags.encoder else f', which is that of --algorithm={flags.algorithm}'
-        raise UserError(
-            f'--{unheeded}={flags[unheeded].value}: means nothing with --encoder={encoder}{whose}'
-        )
+    own = OF_RANK.get(len(input_shape), own_encoder)
+    encoder = flags.encoder or own
+    whose = '' if flags.encoder else f', which is that of --algorithm={flags.algorithm}'
+    for unheeded in _UNHEEDED.get(encoder, ('num_filters',)):
+        if flags[unheeded].value != flags[unheeded].default:
+            raise UserError(
+                f'--{unheeded}={flags[unheeded].value}: means nothing with --encoder={encoder}'
+                f'{whose}'
+            )
 
 
 def define_flags(flags) -> None:
@@ -51,7 +60,7 @@ def define_flags(flags) -> None:
         None,
         ENCODERS,
         'encoder of the images (default: by method, for r2d2 and lrd2 r2d2, for metaoptnet '
-        'resnet12, else conv4)',
+        'resnet12, else conv4; of vectors dense, of graphs graph)',
     )
     flags.DEFINE_float(
         'dropout',

@@ -42,6 +42,13 @@ class Classification(Objective):
         correct = tf.equal(tf.argmax(outputs, axis=-1), tf.argmax(labels, axis=-1))
         return mean_of_counted(tf.cast(correct, outputs.dtype), mask)
 
+    def averaged(self, smoothing: float = 0.0) -> Objective:
+        """Returns this objective with the loss that many methods have: the mean over the examples.
+
+        smoothing: see MeanClassification.
+        """
+        return MeanClassification(smoothing)
+
     def probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
         """Returns the probabilities of the classes, [..., way]."""
         return tf.nn.softmax(outputs)

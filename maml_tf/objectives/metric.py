@@ -33,6 +33,7 @@ def gradient_steps(entries: int) -> Axis:
 
 
 ACCURACY = Metric('accuracy', 'Accuracy', '%', higher_is_better=True)
+ROC_AUC = Metric('roc_auc', 'ROC-AUC', '', higher_is_better=True)
 SQUARED_ERROR = Metric('loss', 'Mean squared error', '', higher_is_better=False)
 RETURN = Metric('return', 'Average return', '', higher_is_better=True)
 # In nats.

@@ -12,7 +12,6 @@ from maml_tf.episodes.task import Batch, BatchSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.networks.encoders import torch_default
 from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS, encoder_of
-from maml_tf.objectives.classification import MeanClassification
 from maml_tf.objectives.objective import Objective
 from maml_tf.training.operations import metatrain_op
 from maml_tf.training.phases import Loss, OuterLoop, Phase
@@ -97,7 +96,7 @@ class Pretrained(MetricLearner):
         if not problem.objective.classification:
             reason = f'{flags.algorithm} is trained to tell classes apart; this is regression'
             raise ArgumentError('datasource', flags.datasource, reason)
-        return MeanClassification()
+        return problem.objective.averaged()
 
     @classmethod
     def check_flags(cls, flags: Any) -> None:

@@ -11,7 +11,6 @@ from maml_tf.episodes.task import EpisodeSpec, Task
 from maml_tf.errors import ArgumentError
 from maml_tf.learner import Learner, State
 from maml_tf.networks.image_encoders.random_layers import Draws, drawing
-from maml_tf.objectives.classification import MeanClassification
 from maml_tf.objectives.objective import Objective
 from maml_tf.training.phases import Loss
 
@@ -220,7 +219,7 @@ class MetricLearner(Learner):
                 flags.datasource,
                 f'{cls.__name__} compares images of classes, and this source is regression',
             )
-        return MeanClassification(smoothing)
+        return problem.objective.averaged(smoothing)
 
 
 class TrainingPass:

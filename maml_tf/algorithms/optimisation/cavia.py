@@ -57,7 +57,7 @@ class CAVIA(MAML):
         else:
             check_keeps_context(network.norm)
             changes = {'joined': size or 5, 'start': 'torch'}
-        objective = MeanClassification() if classification else problem.objective
+        objective = problem.objective.averaged() if classification else problem.objective
         if flags.clip is None:
             del arguments['clip']  # The authors' own.
         return cls(problem.network(**changes), objective, **arguments)

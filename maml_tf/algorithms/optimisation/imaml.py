@@ -84,7 +84,7 @@ class IMAML(GradientLearner):
             changes |= {'scale': True, 'epsilon': 1e-5}
         return cls(
             problem.network(**changes),
-            MeanClassification() if objective.classification else objective,
+            objective.averaged() if objective.classification else objective,
             inner_lr=training,
             evaluation_lr=evaluation,
             regularisation=weight if flags.imaml_lambda is None else flags.imaml_lambda,

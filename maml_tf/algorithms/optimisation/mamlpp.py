@@ -94,7 +94,7 @@ class MAMLPlusPlus(MAML):
         inner_lr, _ = rates(flags, INNER_LR)
         return cls(
             problem.network(**changes),
-            MeanClassification() if objective.classification else objective,
+            objective.averaged() if objective.classification else objective,
             inner_lr=inner_lr,
             multi_step_iterations=flags.mamlpp_multi_step_iterations,
             learnt_rates=flags.mamlpp_learnt_rates,

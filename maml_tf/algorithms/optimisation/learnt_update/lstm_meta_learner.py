@@ -126,7 +126,7 @@ class LSTMMetaLearner(GradientLearner):
         passes, batch, momentum = OF_ONE_SHOT if problem.training.shot == 1 else OF_MORE
         return cls(
             problem.network(scale=flags.norm == 'batch_norm', head='flatten', start='torch'),
-            MeanClassification() if objective.classification else objective,
+            objective.averaged() if objective.classification else objective,
             passes=flags.lstm_meta_learner_passes or passes,
             batch=flags.lstm_meta_learner_batch or batch,
             momentum=momentum,

@@ -1,0 +1,1 @@
+"""Molecules that were measured in many assays: tables, splits by assay, features, tasks."""

@@ -1,0 +1,1 @@
+"""Networks of graphs, and the encoders that they and dense networks are."""
