@@ -45,7 +45,7 @@ def write(path, header, rows, opener=open):
 
 
 def write_tox(folder, name='tox21.csv', assays=12, molecules=60, seed=0, extra=()):
-    """A table whose assays ask for nitrogen or oxygen, with empty cells; in MoleculeNet's layout."""
+    """A table whose assays ask for nitrogen or oxygen, with empty cells, laid out as Tox21."""
     rng = np.random.default_rng(seed)
     texts = [*smiles(molecules, seed), *extra]
     rows = []
