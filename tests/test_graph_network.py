@@ -44,6 +44,10 @@ def weights_of(net, rng, tasks=None):
     }
 
 
+def as_tensors(weights):
+    return {name: tf.constant(value) for name, value in weights.items()}
+
+
 def in_loops(net, x, weights):
     """One graph, atom by atom and bond by bond."""
     features = x[:, : x.shape[1] - len(x)]
@@ -81,19 +85,19 @@ def test_against_loops(norm, readout):
     rng = np.random.default_rng(0)
     net, x = network(norm=norm, readout=readout), graphs(rng, 2, 3)
     weights = weights_of(net, rng, tasks=2)
-    outputs = net.forward(tf.constant(x), {n: tf.constant(w) for n, w in weights.items()})
+    outputs = net.forward(tf.constant(x), as_tensors(weights))
     for task, n in np.ndindex(2, 3):
         own = {name: w[task] for name, w in weights.items()}
         np.testing.assert_allclose(outputs[task, n], in_loops(net, x[task, n], own), rtol=1e-9)
     shared = weights_of(net, rng)
-    outputs = net.forward(tf.constant(x), {n: tf.constant(w) for n, w in shared.items()})
+    outputs = net.forward(tf.constant(x), as_tensors(shared))
     np.testing.assert_allclose(outputs[1, 2], in_loops(net, x[1, 2], shared), rtol=1e-9)
 
 
 def test_neither_the_order_of_atoms_nor_the_filling_matters():
     rng = np.random.default_rng(1)
     net, x = network(norm='layer_norm'), graphs(rng, 1, 4)
-    weights = {n: tf.constant(w) for n, w in weights_of(net, rng).items()}
+    weights = as_tensors(weights_of(net, rng))
     outputs = net.forward(tf.constant(x), weights)
     order = rng.permutation(ATOMS)
     shuffled = x[:, :, order]
@@ -117,10 +121,12 @@ def test_meta_gradient_by_finite_differences(float64_task, norm):
     names = sorted(learner.meta_weights)
     start = {name: np.array(learner.meta_weights[name]) for name in names}
 
+    meta_loss = tf.function(lambda: learner.meta_loss(float64_task, STEP).value, autograph=False)
+
     def loss(values):
         for name, value in values.items():
             learner.meta_weights[name].assign(value)
-        return float(learner.meta_loss(float64_task, STEP).value)
+        return float(meta_loss())
 
     expected = optimisation_oracle.finite_differences(loss, start)
     loss(start)
@@ -147,7 +153,7 @@ def test_a_joined_vector_and_the_head():
     assert weights['w3'].shape == (3 + 2, 4) and weights['context'].shape == (2,)
     assert [name for name in weights if net.is_head(name)] == ['w4', 'b4']
     x = tf.constant(graphs(np.random.default_rng(0), 1, 2, dtype=np.float32))
-    assert net.forward(x, weights).shape == (1, 2, 2)
+    assert net.forward(x, as_tensors(weights)).shape == (1, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -187,5 +193,5 @@ def test_encoders_of_metric_learners(tmp_path, kind):
 def test_an_encoder_is_its_network():
     rng = np.random.default_rng(0)
     net, x = network(norm='layer_norm'), graphs(rng, 3, dtype=np.float32)
-    expected = net.forward(tf.constant(x[None]), net.construct_weights(5))[0]
+    expected = net.forward(tf.constant(x[None]), as_tensors(net.construct_weights(5)))[0]
     np.testing.assert_allclose(encoder_of_network(net, 5)(x), expected, rtol=1e-6)

@@ -402,7 +402,7 @@ def test_from_a_table_to_results_and_an_export(folder, tmp_path):
     content = json.loads((directory / 'results.json').read_text())
     assert content['metric'] == 'roc_auc' and len(content['mean']) == 3
     assert content['protocol']['way'] == 2 and content['protocol']['query'] == 4
-    assert {'learning_curve.png', 'adaptation_by_step.png'} <= {p.name for p in directory.iterdir()}
+    assert (directory / 'adaptation_by_step.png').exists()
     assert '--num_classes=2' in (directory / 'flags.txt').read_text()
     described = json.loads((tmp_path / 'model/maml_tf.json').read_text())
     assert 'maml_tf.molecule_inputs(smiles)' in described['inputs'] and described['way'] == 2
@@ -421,16 +421,16 @@ def test_from_a_table_to_results_and_an_export(folder, tmp_path):
 def test_graphs_for_a_metric_learner(folder, tmp_path):
     result = run_here(
         *('--datasource=tox21', f'--data_dir={folder}', '--algorithm=prototypical', *SMALL),
-        *('--featurise=graph', '--most_atoms=16', '--metatrain_iterations=2', '--train_query=3'),
+        *('--featurise=graph', '--most_atoms=8', '--metatrain_iterations=2', '--train_query=3'),
         *('--test_query=3', '--meta_batch_size=2', '--write_tasks=tasks.jsonl'),
         cwd=tmp_path,
     )
-    assert 'have more than 16 atoms' in result.stdout
+    assert 'have more than 8 atoms' in result.stdout
     (directory,) = (tmp_path / 'logs').iterdir()
     assert (directory / 'embedding.png').exists() and 'featurise_graph' in directory.name
     again = run_here(
         *('--datasource=tox21', f'--data_dir={folder}', '--algorithm=prototypical', *SMALL[:1]),
-        *('--featurise=graph', '--most_atoms=16', '--metatrain_iterations=2', '--train_query=3'),
+        *('--featurise=graph', '--most_atoms=8', '--metatrain_iterations=2', '--train_query=3'),
         *('--meta_batch_size=2', '--tasks_file=tasks.jsonl', '--train=False', '--test_set=True'),
         '--logdir=logs',
         cwd=tmp_path,

@@ -43,7 +43,7 @@ def test_filling_and_absent_classes():
     mask[0, 3:] = 0  # A task of one class.
     filled = drawn._replace(support_y=drawn.support_y * mask[..., None])
     for by in ('forest', 'similarity'):
-        outputs = SupportOnly((20,), RocAuc(), by).query_outputs(filled)[0]
+        outputs = SupportOnly((20,), RocAuc(), by).query_outputs(filled)[0].numpy()
         assert np.isfinite(outputs).all() and (outputs[0, :, 0] > outputs[0, :, 1]).all()
         whole = SupportOnly((20,), RocAuc(), by).query_outputs(drawn)[0]
         np.testing.assert_allclose(outputs[1], whole[1])
