@@ -13,7 +13,7 @@ from maml_tf.ops.shapes import sizes
 
 BOND_TYPES = 5
 READOUTS = ('mean', 'sum')
-MOST_ATOMS = 512
+MOST_ATOMS = 256
 
 
 def check_atoms(atoms: int) -> None:
