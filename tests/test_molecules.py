@@ -301,7 +301,7 @@ def test_what_is_left_out_is_said(folder, tmp_path, capsys):
     rows = [(text, int('N' in text), int(i < 3)) for i, text in enumerate(smiles(30))]
     write(tmp_path / 'own.csv', ['smiles', 'often', 'rare'], rows)
     own = Molecules(read_table(tmp_path / 'own.csv'), {'often': 'train', 'rare': 'train'})
-    assert own.tasks('train', SPEC, 0).classes.class_names == ['often/inactive', 'often/active']
+    assert own.tasks('train', SPEC, 0).classes.class_names == ['inactive: often', 'active: often']
     said = capsys.readouterr().out
     assert (
         'left out 1 assay with fewer molecules of a class than a task takes: rare (3 of 5)' in said

@@ -116,7 +116,7 @@ class Molecules(EpisodeSource):
                 few.append(f'{assay} ({fewest} of {least})')
                 continue
             members += of_label
-            names += [f'{assay}/inactive', f'{assay}/active']
+            names += [f'inactive: {assay}', f'active: {assay}']
         if not members:
             reason = (
                 f'{spec.shot} support + {spec.query} query molecules of a class are more than any '
