@@ -42,6 +42,7 @@ from maml_tf.algorithms.optimisation.learnt_update.lstm_meta_learner import (
 from maml_tf.algorithms.optimisation.maml import MAML as MAML
 from maml_tf.algorithms.optimisation.mamlpp import MAMLPlusPlus as MAMLPlusPlus
 from maml_tf.algorithms.optimisation.meta_sgd import MetaSGD as MetaSGD
+from maml_tf.algorithms.optimisation.mr_maml import MRMAML as MRMAML
 from maml_tf.algorithms.optimisation.reptile import Reptile as Reptile
 from maml_tf.datasets.celeba import celeba as celeba
 from maml_tf.datasets.cifar import cifar_fs as cifar_fs
@@ -58,6 +59,8 @@ from maml_tf.datasets.landcover.tiles import landcover as landcover
 from maml_tf.datasets.miniimagenet import miniimagenet as miniimagenet
 from maml_tf.datasets.molecules.features import molecule_inputs as molecule_inputs
 from maml_tf.datasets.molecules.molecules import Molecules as Molecules
+from maml_tf.datasets.objects.pose import pose as pose
+from maml_tf.datasets.objects.rendered_pose import RenderedPose as RenderedPose
 from maml_tf.datasets.omniglot import omniglot as omniglot
 from maml_tf.datasets.tieredimagenet import tieredimagenet as tieredimagenet
 from maml_tf.episodes.image_completion import ImageCompletion as ImageCompletion
@@ -73,6 +76,7 @@ from maml_tf.episodes.task import Task as Task
 from maml_tf.errors import UserError as UserError
 from maml_tf.learner import Learner as Learner
 from maml_tf.networks.conv_net import ConvNet as ConvNet
+from maml_tf.networks.encoded import EncodedNetwork as EncodedNetwork
 from maml_tf.networks.encoders import conv4 as conv4
 from maml_tf.networks.fully_connected import FullyConnected as FullyConnected
 from maml_tf.networks.graphs.graph_network import GraphNetwork as GraphNetwork

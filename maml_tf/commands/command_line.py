@@ -46,6 +46,10 @@ FLAG_OF = {
     'tail_shots': 'reptile_tail_shots',
     'max_kl': 'rl_max_kl',
     'shrink': 'rl_shrink',
+    'on': 'mr_maml_on',
+    'beta': 'mr_maml_beta',
+    'raw_scale': 'mr_maml_scale_from',
+    'objects': 'task_count',
     'rates': 'meta_sgd_rate_from, --meta_sgd_rate_to',
 }
 LARGEST = 2**31 - 1  # whole number; products of two of them are counted in 64 bits

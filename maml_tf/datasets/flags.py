@@ -204,6 +204,12 @@ def define_flags(flags, sources: Iterable[str]) -> None:
         'dimension of x in the function families (linear ... two_layer_network)',
         lower_bound=1,
     )
+    flags.DEFINE_integer(
+        'task_count',
+        50,
+        'rendered_pose: how many objects there are to train on, always the same; 0: endlessly many',
+        lower_bound=0,
+    )
     flags.DEFINE_bool(
         'query_contains_support',
         False,

@@ -5,6 +5,7 @@ from maml_tf.datasets.rows import (
     images,
     landcover,
     molecules,
+    objects,
     simulations,
 )
 from maml_tf.datasets.source import Source
@@ -14,6 +15,7 @@ _KINDS = (
     images,
     landcover,
     molecules,
+    objects,
     simulations,
 )
 SOURCES: dict[str, Source] = {name: row for kind in _KINDS for name, row in kind.ROWS.items()}

@@ -59,3 +59,8 @@ class Network(Configured, abc.ABC):
     @abc.abstractmethod
     def is_head(self, name: str) -> bool:
         """Tells whether this weight belongs to the head."""
+
+    def is_encoder(self, name: str) -> bool:
+        """Tells whether this weight belongs to what may be learnt by the outer loop alone; by
+        default to the body."""
+        return not self.is_head(name)

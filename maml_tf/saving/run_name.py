@@ -13,8 +13,9 @@ from maml_tf.training import outer_optimizers
 # the default.
 TRAINING_FLAGS = (
     *('class_split', 'rotations', 'image_size', 'ink', 'resize', 'train_on', 'train_query'),
-    *('train_way_from', 'train_shot_from', 'train_query_from', 'leave_to_query', 'fewest_patches'),
-    *('within_groups', 'dimension', 'query_contains_support', 'featurise', 'most_atoms'),
+    *('train_way_from', 'train_shot_from', 'train_query_from', 'leave_to_query'),
+    *('within_groups', 'dimension', 'query_contains_support'),
+    *('fewest_patches', 'featurise', 'most_atoms', 'task_count'),
     *('meta_lr', *outer_optimizers.FLAGS, 'clip'),
     *('encoder', 'dropout', 'augment'),
     *rl.OF_TRAINING,

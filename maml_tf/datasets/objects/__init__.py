@@ -1,0 +1,1 @@
+"""Objects: their poses, and a user's videos."""
