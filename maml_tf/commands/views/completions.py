@@ -13,13 +13,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import absl.flags
-
 from maml_tf import algorithms
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import problem_of
 from maml_tf.commands.views import completed
 from maml_tf.commands.views.compare import named_run
+from maml_tf.commands.views.runs import flags_of
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes.image_completion import ImageCompletion
 from maml_tf.errors import UserError
@@ -27,7 +26,6 @@ from maml_tf.evaluation.evaluate import TASK_SEED
 from maml_tf.learner import Learner
 from maml_tf.saving.init_from import load_weights
 from maml_tf.terminal.exit import errors_as_one_line
-from maml_tf.terminal.text import shown
 
 OF_IMAGES = 'celeba'  # the source whose tasks are images to be completed
 # What runs have in common that complete the same images.
@@ -39,15 +37,7 @@ def rebuilt(directory: pathlib.Path) -> tuple[Any, Learner]:
 
     Raises: UserError where it is none, or of a run that completes no images.
     """
-    flagfile = directory / 'flags.txt'
-    if not flagfile.is_file():
-        raise UserError(f'{directory}: no run directory, {flagfile} is missing')
-    try:
-        flags = command_line.parsed(f'--flagfile={flagfile}')
-    except absl.flags.Error as error:
-        raise UserError(
-            f'{flagfile}: {shown(error)}; it was written by another version of this package'
-        ) from error
+    flags = flags_of(directory)
     if flags.datasource != OF_IMAGES:
         raise UserError(
             f'{directory}: a run of --datasource={flags.datasource}; images are completed by runs '

@@ -25,7 +25,8 @@ from maml_tf.errors import ArgumentError
 
 SIDE, OBJECTS = 16, 50
 LARGEST_Y = 10.0  # Angles are labelled from 0 to this.
-KINDS, BLOBS = 4, 12
+KINDS, BLOBS = 1, 12
+TURN = math.pi  # The angle that is labelled LARGEST_Y.
 SPREAD, OWN, WIDTH, ELEVATION = 0.45, 0.12, 0.16, math.radians(30)
 MOST_OBJECTS = 100_000
 # Of the training objects themselves, which are the same whatever the seed.
@@ -78,7 +79,7 @@ class RenderedPose(Functions):
             else:
                 drawn = shapes(Stream(seed, split, _OF_OBJECTS), start, count)
             y = uniform(angles.bits(start, count, division.points), 0.0, LARGEST_Y)
-            turned = drawn.zero[:, None] + y * (2 * math.pi / LARGEST_Y)
+            turned = drawn.zero[:, None] + y * (TURN / LARGEST_Y)
             x = pictures(drawn, turned, self.side)
             return division(x, y[..., None], division.drawn(start, count))
 
