@@ -75,6 +75,9 @@ from maml_tf.episodes.task import SequenceSpec as SequenceSpec
 from maml_tf.episodes.task import Task as Task
 from maml_tf.errors import UserError as UserError
 from maml_tf.learner import Learner as Learner
+from maml_tf.networks.cells.cell import Cell as Cell
+from maml_tf.networks.cells.cell_encoder import cell_encoder as cell_encoder
+from maml_tf.networks.cells.cell_net import CellNet as CellNet
 from maml_tf.networks.conv_net import ConvNet as ConvNet
 from maml_tf.networks.encoded import EncodedNetwork as EncodedNetwork
 from maml_tf.networks.encoders import conv4 as conv4

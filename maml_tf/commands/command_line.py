@@ -54,7 +54,7 @@ FLAG_OF = {
 }
 LARGEST = 2**31 - 1  # whole number; products of two of them are counted in 64 bits
 PATHS = (
-    *('data_dir', 'manual_dir', 'split_file', 'logdir', 'init_from'),
+    *('data_dir', 'manual_dir', 'split_file', 'cell', 'logdir', 'init_from'),
     *('export_dir', 'export_embedding_dir', 'write_tasks', 'tasks_file'),
 )
 
@@ -225,7 +225,8 @@ def check_same_model(flags, recorded: Mapping[str, str]) -> None:
     fixed = ['num_classes'] if learner.fixed_way else []
     for name in (
         *('algorithm', 'datasource', *fixed, 'baseline', 'norm', 'num_filters', 'conv'),
-        *('max_pool', 'image_size', 'encoder', 'dropout', 'featurise', 'most_atoms'),
+        *('max_pool', 'image_size', 'encoder', 'dropout', 'network', 'cells'),
+        *('featurise', 'most_atoms'),
         *of_the_run(flags),
     ):
         now = flags[name].value

@@ -1,12 +1,13 @@
 """The flags of the networks."""
 
 from maml_tf.errors import UserError
+from maml_tf.networks.cells import flags as cells
 from maml_tf.networks.image_encoders.by_name import ENCODERS, OF_RANK
 from maml_tf.networks.reference import NORMS
 
 _OF_IMAGES = ('num_filters', 'dropout', 'augment')
 # What an encoder does not heed; of the others it is the number of filters.
-_UNHEEDED = {'conv4': ('dropout',), 'dense': _OF_IMAGES, 'graph': _OF_IMAGES}
+_UNHEEDED = {'conv4': ('dropout',), 'cell': ('dropout',), 'dense': _OF_IMAGES, 'graph': _OF_IMAGES}
 
 
 def product_dtype(flags) -> str | None:
@@ -25,6 +26,7 @@ def check_flags(
     for name in ('num_filters', 'max_pool'):
         if not flags.conv and flags[name].value != flags[name].default:
             raise UserError(f'--{name}={flags[name].value}: means nothing with --conv=False')
+    cells.check_flags(flags)
     if own_encoder is None:
         return
     own = OF_RANK.get(len(input_shape), own_encoder)
@@ -72,4 +74,5 @@ def define_flags(flags) -> None:
     flags.DEFINE_bool(
         'augment', False, 'crop, mirror and recolour training images at random, for encoders'
     )
+    cells.define_flags(flags)
     flags.DEFINE_bool('max_pool', False, 'max-pooling rather than strided convolutions')

@@ -1,4 +1,4 @@
-"""Convolutions with a 3x3 kernel for every task, computed as batched matrix products.
+"""Convolutions with a kernel for every task, computed as batched matrix products.
 
 TensorFlow has no convolution with per-example kernels. There are three ways to lower it to
 products, chosen by size; which is best, and in which order the factors of a product come, was
@@ -6,7 +6,7 @@ measured under XLA on a CPU.
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -25,11 +25,14 @@ def convolve(
 
     Args:
       x: [tasks, n, height, width, in].
-      kernel: [tasks, 3, 3, in, out].
+      kernel: [tasks, 3, 3, in, out]; with stride 1 any odd size, [tasks, size, size, in, out].
       stride: 1 or 2.
       dtype: in which to multiply, see Bilinear.
     Returns: [tasks, n, ceil(height / stride), ceil(width / stride), out].
     """
+    if kernel.shape[1] != 3:
+        convolution = Columns.of(tuple(x.shape[2:4]), stride, dtype, kernel.shape[1])
+        return convolution.product(x, convolution.arrange(kernel))
     if x.shape[-1] <= PLANES:
         lowering = Planes
     elif stride == 1:
@@ -103,7 +106,7 @@ class Convolution(Bilinear):
                     for j, left in self._taps(x, self.before[1]):
                         start = (3 * i + j) * channels
                         terms.append(
-                            _window(pieces[..., start : start + channels], (top, left), counts)
+                            window(pieces[..., start : start + channels], (top, left), counts)
                         )
                 images.append(tf.add_n(terms))
         return _interleave(images, self.stride)[:, :, : self.sides[0], : self.sides[1]]
@@ -117,14 +120,21 @@ class Convolution(Bilinear):
         ]
 
 
-def _window(x, starts, counts):
-    """Cuts `count` pixels from `start` out of an image's two axes; what lies outside is zero."""
+def window(
+    x: tf.Tensor, starts: tuple[int, int], counts: Sequence[int], filling: float = 0.0
+) -> tf.Tensor:
+    """Cuts `count` pixels from `start` on out of an image's two axes; what lies outside is filled.
+
+    x: [tasks, n, height, width, c]. starts: may be negative, and beyond the end.
+    """
     cut, padding = [slice(None)] * 2, [[0, 0]] * 2
     for start, count, size in zip(starts, counts, x.shape[2:4]):
-        first, last = max(start, 0), min(start + count, size)
+        first = min(max(start, 0), size)
+        last = max(min(start + count, size), first)
+        before = min(max(-start, 0), count)
         cut.append(slice(first, last))
-        padding.append([first - start, start + count - last])
-    return tf.pad(x[tuple(cut)], [*padding, [0, 0]])
+        padding.append([before, count - before - (last - first)])
+    return tf.pad(x[tuple(cut)], [*padding, [0, 0]], constant_values=filling)
 
 
 def _interleave(images, stride):
@@ -197,36 +207,56 @@ class Columns(Convolution):
     Columns [tasks, pixels, 3 * in] are multiplied by kernels [tasks, 3 * in, 3 * out], in which
     columns and rows have changed places. It takes a third of the patches' copies, and products that
     are nearer to square.
+
+    Args: Convolution's, and
+      size: of the kernel, odd, in place of three.
     """
+
+    def __init__(
+        self,
+        sides: tuple[int, int],
+        stride: int = 1,
+        dtype: tf.DType | None = None,
+        size: int = 3,
+    ):
+        if stride != 1:
+            raise ValueError(f'a {size}x{size} kernel has stride 1, not {stride}')
+        super().__init__(sides, stride, dtype)
+        self.size, self.reach = size, size // 2
 
     def arrange(self, kernel: tf.Tensor) -> tf.Tensor:
         tasks, _, _, channels, out = sizes(kernel)
-        return tf.reshape(tf.transpose(kernel, [0, 2, 3, 1, 4]), [tasks, 3 * channels, 3 * out])
+        return tf.reshape(
+            tf.transpose(kernel, [0, 2, 3, 1, 4]), [tasks, self.size * channels, self.size * out]
+        )
 
     def _columns(self, x):
-        shifted = [_window(x, (0, j - 1), self.sides) for j in range(3)]
+        shifted = [window(x, (0, j - self.reach), self.sides) for j in range(self.size)]
         return tf.concat(shifted, -1)
 
     def _product(self, x, kernel):
-        channels = kernel.shape[-1] // 3
+        channels = kernel.shape[-1] // self.size
         z = _by_pixel(self._columns(x), lambda flat: tf.matmul(flat, kernel), kernel.shape[-1])
         return tf.add_n(
             [
-                _window(z[..., i * channels : (i + 1) * channels], (i - 1, 0), self.sides)
-                for i in range(3)
+                window(z[..., i * channels : (i + 1) * channels], (i - self.reach, 0), self.sides)
+                for i in range(self.size)
             ]
         )
 
     def _to_input(self, dy, kernel):
         tasks, rows, columns = sizes(kernel)
+        size = self.size
         # A convolution with the kernel turned half around, its channels exchanged.
-        kernel = tf.reshape(kernel, [tasks, 3, rows // 3, 3, columns // 3])[:, ::-1, :, ::-1]
+        kernel = tf.reshape(kernel, [tasks, size, rows // size, size, columns // size])
+        kernel = kernel[:, ::-1, :, ::-1]
         return self._product(
             dy, tf.reshape(tf.transpose(kernel, [0, 1, 4, 3, 2]), [tasks, columns, rows])
         )
 
     def _to_weight(self, x, dy):
-        rows = tf.concat([_window(dy, (1 - i, 0), self.sides) for i in range(3)], -1)
+        shifts = [(self.reach - i, 0) for i in range(self.size)]
+        rows = tf.concat([window(dy, shift, self.sides) for shift in shifts], -1)
         return tf.matmul(_flat(self._columns(x)), _flat(rows), transpose_a=True)
 
 

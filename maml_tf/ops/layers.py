@@ -73,6 +73,16 @@ def conv3x3(
       dtype: in which to multiply; None: as they come.
     Returns: [tasks, n, ceil(height / stride), ceil(width / stride), out].
     """
+    return conv(x, kernel, stride, dtype)
+
+
+def conv(
+    x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, dtype: tf.DType | None = None
+) -> tf.Tensor:
+    """Convolves images with kernels [(tasks,) size, size, in, out] of any odd size, SAME padding.
+
+    stride: 1 unless the size is 3. Else as `conv3x3`.
+    """
     if kernel.shape.rank == 5:
         return convolve(x, kernel, stride, dtype)
     tasks, n, *image = sizes(x)

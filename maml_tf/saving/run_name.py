@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from maml_tf.datasets.flags import train_update_batch_size
 from maml_tf.learner import Learner
+from maml_tf.networks.cells.flags import cell_of, of_cells
 from maml_tf.networks.image_encoders.resnet12 import DROPOUT as RESNET12_DROPOUT
 from maml_tf.networks.image_encoders.snail_resnet import DROPOUT as SNAIL_RESNET_DROPOUT
 from maml_tf.rl import flags as rl
@@ -17,7 +18,7 @@ TRAINING_FLAGS = (
     *('within_groups', 'dimension', 'query_contains_support'),
     *('fewest_patches', 'featurise', 'most_atoms', 'task_count'),
     *('meta_lr', *outer_optimizers.FLAGS, 'clip'),
-    *('encoder', 'dropout', 'augment'),
+    *('network', 'encoder', 'dropout', 'augment', 'cells'),
     *rl.OF_TRAINING,
     'rl_squared_distance',
 )
@@ -69,4 +70,6 @@ def experiment_string(
     for name in (*TRAINING_FLAGS, *own):
         if flags[name].value not in (flags[name].default, of_method.get(name)):
             parts.append(f'.{name}_{flags[name].value}')
+    if of_cells(flags):  # Not its file, which may move and may change.
+        parts.append(f'.{cell_of(flags).fingerprint()}')
     return ''.join(parts)

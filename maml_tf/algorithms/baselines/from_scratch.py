@@ -41,6 +41,7 @@ class FromScratch(GradientLearner):
     """
 
     heeds = (
+        *('network', 'cell', 'cells'),
         *('norm', 'conv', 'max_pool', 'num_filters', 'bfloat16', 'tasks_at_once'),
         *('update_lr', 'test_num_updates'),
     )

@@ -27,6 +27,7 @@ class MultiTask(GradientLearner):
 
     heeds = (
         *Learner.heeds,
+        *('network', 'cell', 'cells'),
         *('norm', 'conv', 'max_pool', 'num_filters', 'bfloat16', 'tasks_at_once', 'clip'),
     )
 

@@ -44,6 +44,7 @@ class GradientLearner(Learner):
 
     heeds = (
         *Learner.heeds,
+        *('network', 'cell', 'cells'),
         *('norm', 'conv', 'max_pool', 'num_filters', 'bfloat16'),
         *('update_lr', 'num_updates', 'test_num_updates', 'tasks_at_once', 'clip'),
     )

@@ -52,6 +52,7 @@ class Reptile(GradientLearner):
     """
 
     heeds = (
+        *('network', 'cell', 'cells'),
         *('norm', 'conv', 'max_pool', 'num_filters', 'bfloat16', 'tasks_at_once'),
         *('update_lr', 'num_updates', 'test_num_updates'),
     )

@@ -14,6 +14,7 @@ from maml_tf.objectives.classification import Classification
 
 OF_IMAGES = (
     *('data_dir', 'num_classes', 'train_num_classes', 'train_way_from', 'train_on'),
+    *('network', 'cell', 'cells'),
     *('conv', 'num_filters', 'max_pool', 'leave_to_query', 'write_tasks', 'tasks_file'),
 )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from maml_tf.networks.cells.flags import cell_net
 from maml_tf.networks.conv_net import ConvNet
 from maml_tf.networks.flags import product_dtype
 from maml_tf.networks.fully_connected import FullyConnected
@@ -9,9 +10,12 @@ from maml_tf.networks.network import Network
 
 
 def image_network(head: str) -> Callable[..., Network]:
-    """Returns the maker of the convolutional network, or with --conv=False of the dense one."""
+    """Returns the maker of the convolutional network, with --conv=False of the dense one, with
+    --network=cell of one of cells."""
 
     def network(flags, input_shape, output_dim, head=head, **changes):
+        if flags.network == 'cell':
+            return cell_net(flags, input_shape, output_dim, **changes)
         if not flags.conv:
             return dense_network((256, 128, 64, 64))(flags, input_shape, output_dim, **changes)
         return ConvNet(

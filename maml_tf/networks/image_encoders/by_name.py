@@ -5,6 +5,8 @@ import functools
 import keras
 
 from maml_tf.errors import ArgumentError
+from maml_tf.networks.cells.cell_encoder import cell_encoder
+from maml_tf.networks.cells.flags import CELL_FLAGS, CELLS, cell_of
 from maml_tf.networks.encoders import conv4
 from maml_tf.networks.graphs.encoders import dense_encoder, graph_encoder
 from maml_tf.networks.image_encoders.augmentation import standard_augmentation
@@ -13,8 +15,8 @@ from maml_tf.networks.image_encoders.resnet12 import resnet12
 from maml_tf.networks.image_encoders.snail_resnet import snail_resnet
 
 # The flags that `encoder_of` reads besides --num_filters.
-ENCODER_FLAGS = ('encoder', 'dropout', 'augment')
-ENCODERS = ('conv4', 'r2d2', 'r2d2_64', 'resnet12', 'snail_resnet', 'dense', 'graph')
+ENCODER_FLAGS = ('encoder', 'dropout', 'augment', *CELL_FLAGS)
+ENCODERS = ('conv4', 'r2d2', 'r2d2_64', 'resnet12', 'snail_resnet', 'cell', 'dense', 'graph')
 # By the number of axes of an input: of vectors and graphs there is one each.
 OF_RANK = {1: 'dense', 2: 'graph'}
 
@@ -23,7 +25,8 @@ def encoder_of(flags, input_shape: tuple[int, ...], default: str) -> keras.Model
     """Returns the encoder that the command line asks for.
 
     default: one of ENCODERS, the method's own, of images.
-    Raises: ArgumentError where the images are too small, or the inputs are none for the encoder.
+    Raises: ArgumentError where the images are too small, or the inputs are none for the encoder,
+      and for a --cell that is none.
     """
     name = flags.encoder or OF_RANK.get(len(input_shape), default)
     if name not in fitting(input_shape):
@@ -36,6 +39,9 @@ def encoder_of(flags, input_shape: tuple[int, ...], default: str) -> keras.Model
     augmentation = tuple(standard_augmentation(input_shape) if flags.augment else ())
     if name == 'conv4':
         return conv4(input_shape, flags.num_filters, augmentation=augmentation)
+    if name == 'cell':
+        cell, cells = cell_of(flags), flags.cells or CELLS
+        return cell_encoder(input_shape, cell, flags.num_filters, cells, augmentation)
     make = {
         'r2d2': r2d2_encoder,
         'r2d2_64': functools.partial(r2d2_encoder, filters=(64,) * 4),
