@@ -1,7 +1,5 @@
 """Gives memory back that TensorFlow keeps of programs which are no longer used."""
 
-import ctypes
-import gc
 import sys
 
 
@@ -12,15 +10,6 @@ def free():
     """
     if 'tensorflow' not in sys.modules:
         return
-    from tensorflow.python.framework import ops
+    from maml_tf.training.memory import free_programs
 
-    from maml_tf.ops.traced import Traced
-
-    Traced.of.cache_clear()
-    # TensorFlow keeps every custom gradient for ever, and with it the graph that it stands in.
-    registry = ops.gradient_registry._registry
-    for name in [name for name in registry if name.startswith('CustomGradient-')]:
-        del registry[name]
-    gc.collect()
-    if sys.platform.startswith('linux'):
-        ctypes.CDLL('libc.so.6').malloc_trim(0)
+    free_programs()

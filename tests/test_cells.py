@@ -148,8 +148,8 @@ def forward_by_hand(x, weights, cell, cells):
         variance = tf.reduce_mean(centred**2, (0, 1, 2))
         return centred / tf.sqrt(variance + 1e-3) + weights[f'norm_{name}_beta']
 
-    def convolved(x, name):
-        return norm(tf.nn.conv2d(x, weights[name], 1, 'SAME'), name)
+    def convolved(x, name, stride=1):
+        return norm(tf.nn.conv2d(x, weights[name], stride, 'SAME'), name)
 
     def operated(x, operation, name):
         if operation == 'identity':
@@ -163,9 +163,11 @@ def forward_by_hand(x, weights, cell, cells):
             x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME')
         return convolved(x, name)
 
-    before = previous = convolved(x, 'stem')
+    before = previous = convolved(x, 'stem', 2)
     for number in range(cells):
-        images = [tf.nn.max_pool2d(image, 2, 2, 'SAME') for image in (before, previous)]
+        images = [before, previous]
+        if number:
+            images = [tf.nn.max_pool2d(image, 2, 2, 'SAME') for image in images]
         before = images[1]
         for place, (a, of_a, b, of_b) in enumerate(cell.blocks):
             name = f'cell{number}_block{place}'

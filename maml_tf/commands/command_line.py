@@ -160,7 +160,7 @@ def check(flags) -> None:
         SOURCES[flags.datasource].input_shape(flags),
     )
     outer_optimizers.check_flags(flags)
-    _check_heeded(flags)
+    check_heeded(flags)
 
 
 def check_values(flags) -> None:
@@ -181,7 +181,7 @@ def check_values(flags) -> None:
             raise UserError(f'--{name}={value}: at least {least}, or -1 for that of evaluation')
 
 
-def _check_heeded(flags) -> None:
+def check_heeded(flags) -> None:
     """Raises UserError for a flag that is set and means nothing to the method."""
     learner = algorithms.registry()[flags.algorithm]
     learner.check_flags(flags)

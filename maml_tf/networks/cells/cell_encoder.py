@@ -29,13 +29,12 @@ def cell_encoder(
     inputs = x = keras.Input(input_shape)
     for layer in augmentation:
         x = layer(x)
-    before = previous = _convolved(x, filters, 3, 'stem')
+    before = previous = _convolved(x, filters, 3, 'stem', strides=2)
     for number in range(cells):
-        halve = lambda x, which: keras.layers.MaxPooling2D(
-            2, padding='same', name=f'cell{number}_{which}'
-        )(x)
-        images = [halve(before, 'before'), halve(previous, 'previous')]
-        before = images[1]
+        if number:
+            halve = keras.layers.MaxPooling2D(2, padding='same', name=f'cell{number}_pool')
+            before, previous = halve(before), halve(previous)
+        images, before = [before, previous], previous
         for place, (input_a, of_a, input_b, of_b) in enumerate(cell.blocks):
             block = f'cell{number}_block{place}'
             a = _operated(images[input_a], of_a, filters, f'{block}a')
@@ -65,6 +64,6 @@ def _operated(x, operation, filters, name):
     return _convolved(x, filters, size, name)
 
 
-def _convolved(x, filters, size, name):
-    x = keras.layers.Conv2D(filters, size, padding='same', use_bias=False, name=name)(x)
+def _convolved(x, filters, size, name, strides=1):
+    x = keras.layers.Conv2D(filters, size, strides, padding='same', use_bias=False, name=name)(x)
     return BatchNorm(name=f'{name}_norm')(x)

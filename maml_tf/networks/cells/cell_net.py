@@ -1,8 +1,9 @@
 """The network of cells for methods that adapt its weights, task by task.
 
 A RECONSTRUCTION of Auto-Meta's networks (Kim et al. 2018, arXiv 1806.06927), of which there is no
-official code. How the cells are strung together is our choice: a 3x3 convolution and copies of one
-cell, with pooling by 2 before each. ReLU comes before each convolution and normalisation after it.
+official code. How the cells are strung together is our choice: a 3x3 convolution of stride 2 and
+copies of one cell, with pooling by 2 between them. ReLU comes before each convolution of a cell and
+normalisation after it.
 """
 
 import math
@@ -13,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from maml_tf.errors import ArgumentError
-from maml_tf.networks.cells.cell import Cell
+from maml_tf.networks.cells.cell import OUTSIDE, Cell
 from maml_tf.networks.network import CONTEXT
 from maml_tf.networks.reference import Initializers, ReferenceNetwork
 from maml_tf.ops import layers
@@ -35,9 +36,9 @@ SIDES = ('a', 'b')
 class CellNet(ReferenceNetwork):
     """A 3x3 convolution, copies of a cell, then a linear layer that sees all of the last image.
 
-    Before each cell both images that it takes are pooled by 2; the first cell takes the output of
-    the first convolution as both. An odd last row or column is pooled by itself (84 -> 42 -> 21 ->
-    11). The operations of a cell are
+    The convolution has stride 2, and its output is what the first cell takes as both of its images.
+    The images of every other cell are pooled by 2, an odd last row or column by itself (84 -> 42 ->
+    21 -> 11). The operations of a cell are
 
       conv, separable: ReLU, convolution (separable: each channel by itself, then 1x1),
         normalisation.
@@ -93,10 +94,12 @@ class CellNet(ReferenceNetwork):
         return name in ('head', 'head_bias', *([CONTEXT] if self.joined else []))
 
     def forward(self, x: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        before = previous = self._convolve(x, weights, 'stem')
+        images = [self._convolve(x, weights, 'stem', stride=2)] * OUTSIDE
         for number in range(self.cells):
-            halves = [layers.max_pool2x2(x, 'same') for x in (before, previous)]
-            before, previous = halves[1], self._cell(halves, weights, f'cell{number}')
+            if number:
+                images = [layers.max_pool2x2(x, 'same') for x in images]
+            images = [images[1], self._cell(images, weights, f'cell{number}')]
+        previous = images[1]
         last = self._activate(previous)
         n, features = tf.shape(last)[:2], math.prod(last.shape[2:])
         x = self._join(tf.reshape(last, tf.concat([n, [features]], 0)), weights)
@@ -130,8 +133,8 @@ class CellNet(ReferenceNetwork):
             x = depthwise(x, weights[f'{name}_depthwise'], self.product_dtype)
         return self._convolve(x, weights, name)
 
-    def _convolve(self, x, weights, name):
-        x = layers.conv(x, weights[name], dtype=self.product_dtype)
+    def _convolve(self, x, weights, name, stride=1):
+        x = layers.conv(x, weights[name], stride, self.product_dtype)
         if self.norm == 'None':
             return x + layers.per_example(weights[f'{name}_bias'], x)
         return self._normalise(x, weights, f'_{name}', pool=None)
