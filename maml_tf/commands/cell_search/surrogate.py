@@ -1,6 +1,6 @@
 """The surrogate: recurrent networks that guess a cell's accuracy from its description.
 
-Liu et al. 2018 (arXiv 1712.00559) rank extensions by an ensemble of LSTMs, each trained on a part of
+Liu et al. 2018 (arXiv 1712.00559) rank extensions by an ensemble of LSTMs, each trained on some of
 the cells that are known. Auto-Meta (Kim et al. 2018) takes their search over. Sizes and training
 are a RECONSTRUCTION of ours, for tens of cells rather than hundreds.
 """

@@ -1,0 +1,411 @@
+"""The search for a cell: its space, its surrogate, its order, its end, and the program."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from command import run_maml
+from test_directory import NAMES, write_classes
+
+from maml_tf.algorithms.optimisation.reptile import Reptile
+from maml_tf.commands.cell_search import comparison, pictures, search, space
+from maml_tf.commands.cell_search.looped_reptile import LoopedReptile
+from maml_tf.commands.cell_search.records import (
+    AGAIN,
+    CHILDREN,
+    FINAL,
+    PLAN,
+    RANDOM,
+    START,
+    SearchDirectory,
+    cell_of,
+)
+from maml_tf.commands.cell_search.surrogate import Surrogate
+from maml_tf.episodes.task import Task
+from maml_tf.errors import UserError
+from maml_tf.networks.cells.cell import OPERATIONS, Cell, read_cell
+from maml_tf.networks.cells.cell_net import CellNet
+from maml_tf.objectives.classification import Classification
+
+STEP = tf.constant(0, tf.int64)
+WORTH = {'conv3x3': 0.1, 'separable3x3': 0.05, 'identity': 0.02, 'average3x3': -0.05}
+SETTINGS = search.Settings(blocks=3, children=12, keep=2, random_every=4, seed=0)
+
+
+def rule(cell):
+    """An accuracy that is the sum of what a cell's operations are worth."""
+    operations = [operation for block in cell.blocks for operation in block[1::2]]
+    return 0.3 + sum(WORTH.get(operation, 0.0) for operation in operations) / len(operations)
+
+
+class Scores:
+    """Scores cells by the rule, and fails at a call."""
+
+    def __init__(self, fails_at=None, seconds=10.0):
+        self.calls, self._fails_at, self._seconds = [], fails_at, seconds
+
+    def __call__(self, cell, seed):
+        if len(self.calls) == self._fails_at:
+            raise KeyboardInterrupt
+        self.calls.append((cell, seed))
+        return {'accuracy': rule(cell), 'ci95': 0.01, 'parameters': 7, 'seconds': self._seconds}
+
+
+def searched(path, settings=SETTINGS, scores=None):
+    """The rows of a search by the rule."""
+    directory = SearchDirectory(path)
+    directory.open({'seed': '0'}, ())
+    search.run(directory, settings, scores or Scores(), lambda row: None)
+    return directory.rows[CHILDREN]
+
+
+# The space.
+
+
+def test_cells_of_one_block_are_counted():
+    cells = space.cells_of_one_block()
+    sides = 2 * len(OPERATIONS)
+    assert len({*cells}) == len(cells) == sides * (sides + 1) // 2
+    assert all(cell == cell.canonical() for cell in cells)
+
+
+def test_extensions_are_one_block_larger_and_distinct():
+    (cell,) = {Cell(((0, 'conv3x3', 1, 'identity'),))}
+    cells = space.extensions(cell)
+    sides = 3 * len(OPERATIONS)
+    assert len({*cells}) == len(cells) == sides * (sides + 1) // 2
+    assert all(c.size == 2 and cell.blocks[0] in c.blocks for c in cells)
+    assert Cell((*cell.blocks, (2, 'max3x3', 0, 'conv1x1'))).canonical() in cells
+
+
+def test_random_cells_use_all_inputs_and_operations():
+    rng = np.random.default_rng(0)
+    cells = [space.random_cell(3, rng) for _ in range(200)]
+    assert all(cell.size == 3 and cell == cell.canonical() for cell in cells)
+    used = {part for cell in cells for block in cell.blocks for part in block}
+    assert used == {*OPERATIONS, 0, 1, 2, 3}
+
+
+# The surrogate.
+
+
+def test_surrogate_learns_a_known_rule():
+    rng = np.random.default_rng(1)
+    known = [space.random_cell(1 + i % 2, rng) for i in range(60)]
+    new = [space.random_cell(2, rng) for _ in range(60)]
+    guesses = Surrogate(known, [rule(cell) for cell in known]).predict(new)
+    truth = np.array([rule(cell) for cell in new])
+    assert np.corrcoef(guesses, truth)[0, 1] > 0.7
+    best = np.argsort(-guesses)[:10]
+    assert truth[best].mean() > truth.mean() + truth.std() / 2
+
+
+def test_surrogate_is_decided_by_its_seed_and_takes_few_cells():
+    cells = space.cells_of_one_block()[:2]
+    first, again, other = (Surrogate(cells, [0.5, 0.6], seed).predict(cells) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.isfinite(other).all() and not np.array_equal(first, other)
+
+
+# The order of a search.
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+    return searched(tmp_path_factory.mktemp('undisturbed'))
+
+
+def test_search_goes_size_by_size(undisturbed):
+    first = [row for row in undisturbed if row['origin'] != AGAIN]
+    assert [row['size'] for row in first] == [1] * 12 + [2] * 12 + [3] * 12
+    assert [row['number'] for row in undisturbed] == list(range(38))
+    for i, row in enumerate(first):
+        assert (row['origin'] == RANDOM) == (i % 4 == 3)
+        assert (row['origin'] == START) == (i % 4 != 3 and i < 12)
+        assert (row['predicted'] is None) == (row['origin'] in (RANDOM, START))
+        assert cell_of(row).size == row['size']
+    chosen = [cell_of(row) for row in first if row['origin'] != RANDOM]
+    assert len({*chosen}) == len(chosen)
+    for size in (2, 3):
+        parents = search.best_of([row for row in first if row['size'] == size - 1], 2)
+        allowed = {cell for row in parents for cell in space.extensions(cell_of(row))}
+        children = [row for row in search.searched(first) if row['size'] == size]
+        assert {cell_of(row) for row in children} <= allowed
+    again = [row for row in undisturbed if row['origin'] == AGAIN]
+    assert [row['cell'] for row in again] == [r['cell'] for r in search.best_of(first, 2)]
+
+
+def test_search_finds_better_cells_than_random_ones(undisturbed):
+    control = [row['accuracy'] for row in undisturbed if row['origin'] == RANDOM]
+    last = [row['accuracy'] for row in search.searched(undisturbed) if row['size'] == 3]
+    assert np.median(last) > np.median(control) + 0.02
+    assert search.found(undisturbed)['accuracy'] > max(control)
+
+
+def test_second_looks_come_from_another_seed(tmp_path):
+    scores = Scores()
+    searched(tmp_path, SETTINGS._replace(blocks=1), scores)
+    assert [seed for _, seed in scores.calls] == [0] * 12 + [1] * 2
+
+
+def test_found_is_best_by_the_mean_of_both_looks():
+    cells = space.cells_of_one_block()
+    row = lambda number, accuracy, origin: {
+        'number': number,
+        'cell': cells[number % 3].to_json(),
+        'accuracy': accuracy,
+        'origin': origin,
+        'size': 1,
+    }
+    rows = [row(0, 0.8, START), row(1, 0.7, START), row(2, 0.9, RANDOM)]
+    assert search.found(rows) is rows[0]
+    rows += [row(3, 0.4, AGAIN), row(4, 0.7, AGAIN)]
+    assert search.found(rows) is rows[1]
+
+
+@pytest.mark.parametrize('stops', [[1], [13, 2], [24, 12]])
+def test_an_interrupted_search_goes_on_where_it_was(tmp_path, undisturbed, stops):
+    for stop in stops:
+        with pytest.raises(KeyboardInterrupt):
+            searched(tmp_path, scores=Scores(stop))
+        with open(tmp_path / 'children.jsonl', 'a') as file:
+            file.write('{"number": 1')  # As a kill may leave it.
+    scores = Scores()
+    rows = searched(tmp_path, scores=scores)
+    assert rows == undisturbed and len(scores.calls) == len(rows) - sum(stops)
+    text = (tmp_path / 'children.jsonl').read_text()
+    assert [json.loads(line) for line in text.splitlines()] == rows
+
+
+def test_time_is_shared_by_the_sizes(tmp_path):
+    settings = SETTINGS._replace(seconds=150.0)
+    rows = searched(tmp_path, settings)
+    counts = [
+        sum(row['size'] == size and row['origin'] != AGAIN for row in rows) for size in (1, 2, 3)
+    ]
+    assert counts[0] == 5 and all(3 <= count <= 5 for count in counts)  # Planning takes time, too.
+    # What is over stays over.
+    scores = Scores()
+    assert searched(tmp_path, settings, scores) == rows and not scores.calls
+
+
+def test_no_time_tries_a_few_of_each_size(tmp_path):
+    rows = searched(tmp_path, SETTINGS._replace(seconds=0.0, keep=1))
+    assert [row['size'] for row in rows if row['origin'] != AGAIN] == [1] * 3 + [2] * 3 + [3] * 3
+
+
+@pytest.mark.parametrize(
+    'kind, line',
+    [
+        (CHILDREN, 'nonsense'),
+        (CHILDREN, '{"cell": {"blocks": []}, "accuracy": 1, "seconds": 1}'),
+        (CHILDREN, '[]'),
+        (FINAL, '{}'),
+        (PLAN, '{"children": [{"cell": 3}]}'),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path, kind, line):
+    (tmp_path / f'{kind}.jsonl').write_text(f'{line}\n')
+    with pytest.raises(UserError, match=f'{kind}.jsonl: line 1 is none that the search wrote'):
+        SearchDirectory(tmp_path).open({}, ())
+
+
+def test_other_flags_are_another_search(tmp_path):
+    SearchDirectory(tmp_path).open({'seed': '0', 'minutes': '5'}, ('minutes',))
+    SearchDirectory(tmp_path).open({'seed': '0', 'minutes': '9'}, ('minutes',))
+    with pytest.raises(UserError, match='--seed=1: the search in .* has --seed=0. Name another'):
+        SearchDirectory(tmp_path).open({'seed': '1'}, ('minutes',))
+
+
+# The end of a search.
+
+
+def test_comparison(tmp_path, undisturbed):
+    directory = SearchDirectory(tmp_path)
+    directory.open({}, ())
+    directory.rows[CHILDREN] = list(undisturbed)
+    noise = {5: 0.01, 6: -0.03}
+    score = lambda cell, seed: Scores()(cell, seed) | {'accuracy': rule(cell) + noise[seed]}
+    results = comparison.run(directory, 4, [5, 6], score, lambda row: None)
+    entrants = comparison.finalists(undisturbed, 4)
+    assert entrants[0] == search.found(undisturbed)
+    # Random cells of the size that was found first, in the order in which they were drawn.
+    assert [row['size'] for row in entrants[1:]] == [3, 3, 3, 2]
+    assert all(row['origin'] == RANDOM for row in entrants[1:])
+    assert [r['number'] for r in entrants[1:4]] == sorted(r['number'] for r in entrants[1:4])
+    truth = [rule(cell_of(row)) - 0.01 for row in entrants]
+    np.testing.assert_allclose([cell['mean'] for cell in results['cells']], truth)
+    np.testing.assert_allclose(
+        [cell['deviation'] for cell in results['cells']], 0.04 / math.sqrt(2)
+    )
+    assert results['median_of_random'] == pytest.approx(np.median(truth[1:]))
+    assert results['best_of_random'] == pytest.approx(max(truth[1:]))
+    assert results['better_than'] == results['random_cells'] == 4
+    table = comparison.table(results)
+    assert 'found is better than 4 of them' in table and '±' in table
+    # What is done is not done again.
+    scores = Scores()
+    again = comparison.run(directory, 4, [5, 6], scores, lambda row: None)
+    assert again == results and not scores.calls
+
+
+def test_no_random_cells_and_one_seed(tmp_path, undisturbed):
+    directory = SearchDirectory(tmp_path)
+    directory.open({}, ())
+    directory.rows[CHILDREN] = list(undisturbed)
+    results = comparison.run(directory, 0, [5], Scores(), lambda row: None)
+    assert results['median_of_random'] is None and results['cells'][0]['deviation'] is None
+    assert 'random' not in comparison.table(results)
+
+
+def test_pictures(tmp_path, undisturbed):
+    cell = Cell(
+        ((0, 'conv3x3', 1, 'max3x3'), (2, 'conv5x5', 1, 'identity'), (0, 'conv1x1', 2, 'identity'))
+    )
+    pictures.draw_cell(tmp_path / 'cell.png', cell, 'A cell')
+    pictures.draw_cell(tmp_path / 'small.png', Cell(cell.blocks[:1]), 'A cell')
+    pictures.draw_search(tmp_path / 'search.png', undisturbed, 'A search')
+    for name in ('cell', 'small', 'search'):
+        assert (tmp_path / f'{name}.png').read_bytes().startswith(b'\x89PNG')
+
+
+# What trains the children.
+
+
+@pytest.mark.parametrize('optimizer', ['adam', 'sgd'])
+def test_looped_reptile_is_reptile(optimizer):
+    cell = Cell(((0, 'conv3x3', 1, 'average3x3'),))
+    learners = [
+        method(
+            CellNet((6, 6, 1), 2, cell, filters=3, cells=1, scale=True),
+            Classification(),
+            inner_lr=0.01,
+            inner_steps=3,
+            inner_batch=3,
+            evaluation_steps=2,
+            inner_optimizer=optimizer,
+            dtype='float64',
+        )
+        for method in (Reptile, LoopedReptile)
+    ]
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.repeat(np.eye(2), 2, axis=0), (2, 1, 1))
+    images = lambda: rng.normal(size=(2, 4, 6, 6, 1))
+    key = tf.constant(rng.integers(2**32, size=(2, 2)), tf.uint32)
+    task = Task(*map(tf.constant, (images(), labels, images(), labels)), key=key)
+    theirs, ours = (learner.meta_gradients(task, STEP) for learner in learners)
+    for one, other in zip(ours.gradients, theirs.gradients, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-10)
+    assert ours.state.keys() == theirs.state.keys()
+    for name, value in theirs.state.items():
+        np.testing.assert_allclose(ours.state[name], value, atol=1e-10)
+    theirs, ours = (learner.query_outputs(task, 2) for learner in learners)
+    np.testing.assert_allclose(ours[0], theirs[-1], atol=1e-10)
+
+
+# The program.
+
+TINY = (
+    *('--datasource=directory', '--data_dir=photos', '--image_size=12', '--num_classes=2'),
+    *('--train_update_batch_size=2', '--test_query=1', '--num_filters=2', '--cells=1'),
+    *('--num_updates=2', '--test_num_updates=2', '--meta_batch_size=2', '--reptile_inner_batch=2'),
+    *('--blocks=2', '--children=3', '--keep=1', '--random_every=3', '--child_iterations=2'),
+    *('--child_tasks=4', '--finalists=1', '--final_seeds=1', '--test_tasks=4'),
+)
+
+
+def command(logdir, *arguments):
+    program = [sys.executable, '-m', 'maml_tf.commands.search_cell']
+    return [*program, *TINY, f'--logdir={logdir}', *arguments]
+
+
+def run_search(cwd, logdir, *arguments, expect=0):
+    result = subprocess.run(
+        command(logdir, *arguments), cwd=cwd, text=True, capture_output=True, timeout=900
+    )
+    assert result.returncode == expect, result.stdout + result.stderr
+    return result
+
+
+def rows_of(path):
+    """The rows of a file but for what the clock says."""
+    lines = map(json.loads, path.read_text().splitlines())
+    return [{name: row[name] for name in row if name != 'seconds'} for row in lines]
+
+
+@pytest.mark.slow
+def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
+    write_classes(tmp_path / 'photos', NAMES)
+    printed = run_search(tmp_path, 'whole').stdout
+    assert 'random cells' in printed and 'Train it: run_maml.py --network=cell' in printed
+    whole = tmp_path / 'whole'
+    cell = read_cell(whole / 'best_cell.json')
+    results = json.loads((whole / 'results.json').read_text())
+    assert results['cells'][0]['cell'] == cell.to_json() and results['children'] == 7
+    for name in ('cell.png', 'search.png'):
+        assert (whole / name).read_bytes().startswith(b'\x89PNG')
+
+    children = tmp_path / 'killed' / 'children.jsonl'
+    process = subprocess.Popen(command('killed'), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (
+        children.exists() and children.read_text().count('\n') >= 2
+    ):
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    before = rows_of(children)
+    assert 2 <= len(before) < 7
+    again = run_search(tmp_path, 'killed').stdout
+    assert f'Going on after {len(before)} children' in again
+    for name in ('children', 'plan', 'final'):
+        assert rows_of(tmp_path / 'killed' / f'{name}.jsonl') == rows_of(whole / f'{name}.jsonl')
+    error = run_search(tmp_path, 'killed', '--keep=2', expect=1).stderr
+    assert error.startswith('error: --keep=2: the search in killed has --keep=1')
+
+
+@pytest.mark.slow
+def test_what_was_found_trains_and_is_exported(tmp_path):
+    """By MAML on the command line, on one device and on two strategies' names."""
+    write_classes(tmp_path / 'photos', NAMES)
+    cell = space.random_cell(2, np.random.default_rng(0))
+    (tmp_path / 'cell.json').write_text(json.dumps(cell.to_json()))
+    arguments = (
+        *('--datasource=directory', '--data_dir=photos', '--image_size=12', '--num_classes=2'),
+        *('--update_batch_size=1', '--network=cell', '--cell=cell.json', '--num_filters=2'),
+        *('--meta_batch_size=2', '--metatrain_iterations=2', '--test_tasks=2', '--log=False'),
+    )
+    results = []
+    for strategy in ('one_device', 'mirrored'):
+        run_maml(
+            *arguments,
+            f'--strategy={strategy}',
+            f'--logdir={strategy}',
+            f'--export_dir=exported_{strategy}',
+            cwd=tmp_path,
+        )
+        (path,) = (tmp_path / strategy).glob(f'*{cell.fingerprint()}*/results.json')
+        results.append(json.loads(path.read_text())['mean'])
+        assert (tmp_path / f'exported_{strategy}' / 'saved_model.pb').exists()
+    np.testing.assert_allclose(*results, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'argument, message',
+    [
+        ('--algorithm=maml', '--algorithm=maml: the children of a search are trained by reptile'),
+        ('--train=False', '--train=False: means nothing to a search for a cell'),
+        ('--datasource=sinusoid', '--data_dir=photos: means nothing to --datasource=sinusoid'),
+        ('--cells=9', '--cells=9: each halves the images, 12x12; take fewer, or larger images'),
+        ('--num_classes=9', '--num_classes=9:'),
+    ],
+)
+def test_what_is_refused(tmp_path, argument, message):
+    write_classes(tmp_path / 'photos', NAMES)
+    error = run_search(tmp_path, 'logs', argument, expect=1).stderr
+    assert error.startswith(f'error: {message}') and error.count('\n') == 1
