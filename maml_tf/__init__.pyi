@@ -34,6 +34,7 @@ from maml_tf.algorithms.optimisation.bias_transformation import (
     BiasTransformation as BiasTransformation,
 )
 from maml_tf.algorithms.optimisation.cavia import CAVIA as CAVIA
+from maml_tf.algorithms.optimisation.deml import DEML as DEML
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner as GradientLearner
 from maml_tf.algorithms.optimisation.imaml import IMAML as IMAML
 from maml_tf.algorithms.optimisation.learnt_update.lstm_meta_learner import (
@@ -73,6 +74,8 @@ from maml_tf.episodes.task import EpisodeSpec as EpisodeSpec
 from maml_tf.episodes.task import Sequence as Sequence
 from maml_tf.episodes.task import SequenceSpec as SequenceSpec
 from maml_tf.episodes.task import Task as Task
+from maml_tf.episodes.task import TaskAndBatch as TaskAndBatch
+from maml_tf.episodes.task import TaskAndBatchSpec as TaskAndBatchSpec
 from maml_tf.errors import UserError as UserError
 from maml_tf.learner import Learner as Learner
 from maml_tf.networks.cells.cell import Cell as Cell

@@ -36,8 +36,7 @@ def in_float64(draw):
         return x if x is None or not x.dtype.is_floating else tf.cast(x, 'float64')
 
     def drawn(first, count):
-        parts = draw(first, count)
-        return type(parts)(*map(cast, parts))
+        return tf.nest.map_structure(cast, draw(first, count))
 
     return drawn
 

@@ -22,6 +22,8 @@ class Problem:
       this problem; keyword arguments change single ones of its constructor arguments.
     inner_lr, evaluation_steps: of the inner loop, where the data source has its own; None: the
       method's.
+    external_classes: how many labels there are beside the tasks, see EpisodeSource; None: nothing
+      is beside them, or it is not known.
     """
 
     input_shape: tuple[int, ...]
@@ -35,3 +37,4 @@ class Problem:
     network: Callable[..., Network]
     inner_lr: float | None = None
     evaluation_steps: int | None = None
+    external_classes: int | None = None

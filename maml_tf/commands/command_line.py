@@ -9,6 +9,7 @@ from typing import Any
 import absl.flags
 
 from maml_tf import algorithms, inner_loop
+from maml_tf.datasets import external
 from maml_tf.datasets import flags as data
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import UserError
@@ -22,7 +23,7 @@ from maml_tf.training.distribution import distribute
 
 OWNERS = (train, run_directory, evaluate, export, distribute, rl)
 # Modules whose flags mean something to some methods only; see Learner.heeds.
-OF_SOME_METHODS = (inner_loop, networks, outer_optimizers, shares)
+OF_SOME_METHODS = (inner_loop, networks, outer_optimizers, shares, external)
 HEEDED_BY_SOME = ('pretrain_iterations', 'baseline')
 # The flag of an argument, where they have different names.
 FLAG_OF = {
@@ -51,10 +52,12 @@ FLAG_OF = {
     'raw_scale': 'mr_maml_scale_from',
     'objects': 'task_count',
     'rates': 'meta_sgd_rate_from, --meta_sgd_rate_to',
+    'meta_learner': 'deml_learner',
+    'weight': 'deml_weight',
 }
 LARGEST = 2**31 - 1  # whole number; products of two of them are counted in 64 bits
 PATHS = (
-    *('data_dir', 'manual_dir', 'split_file', 'cell', 'logdir', 'init_from'),
+    *('data_dir', 'manual_dir', 'external_dir', 'split_file', 'cell', 'logdir', 'init_from'),
     *('export_dir', 'export_embedding_dir', 'write_tasks', 'tasks_file'),
 )
 
@@ -226,7 +229,7 @@ def check_same_model(flags, recorded: Mapping[str, str]) -> None:
     for name in (
         *('algorithm', 'datasource', *fixed, 'baseline', 'norm', 'num_filters', 'conv'),
         *('max_pool', 'image_size', 'encoder', 'dropout', 'network', 'cells'),
-        *('featurise', 'most_atoms'),
+        *('featurise', 'most_atoms', 'external', 'external_labels'),
         *of_the_run(flags),
     ):
         now = flags[name].value

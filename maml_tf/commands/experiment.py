@@ -12,6 +12,7 @@ from maml_tf import algorithms
 from maml_tf.algorithms.problem import Problem
 from maml_tf.commands import command_line
 from maml_tf.commands.outputs import check_apart, check_outputs
+from maml_tf.datasets.external import beside_external
 from maml_tf.datasets.flags import episode_specs
 from maml_tf.datasets.source import Source
 from maml_tf.datasets.sources import SOURCES
@@ -88,7 +89,7 @@ def build(flags) -> Experiment:
     workers = distribute.workers_of(strategy)
     workers.check_alike(command_line.of_all_workers(flags))
     row = SOURCES[flags.datasource]
-    source = row.load(flags)
+    source = beside_external(flags, row.load(flags))
     problem = problem_of(flags, source)
     keras.utils.set_random_seed(flags.seed)  # for the initial weights of Keras layers
     with strategy.scope():
@@ -129,6 +130,7 @@ def problem_of(flags, source: EpisodeSource | None = None) -> Problem:
         functools.partial(row.network, flags, shape, output_dim),
         row.inner_lr,
         row.evaluation_steps,
+        None if source is None else source.external_classes,
     )
 
 

@@ -26,7 +26,7 @@ from maml_tf.terminal.exit import errors_as_one_line
 # Flags that may differ between a flagfile and its runs. They say where things lie, how fast they
 # are computed, or what results.json says besides: the seed, the split, the iteration.
 FREE_FLAGS = {
-    *('data_dir', 'manual_dir', 'logdir', 'log', 'resume', 'write_tasks'),
+    *('data_dir', 'manual_dir', 'external_dir', 'logdir', 'log', 'resume', 'write_tasks'),
     *('export_dir', 'export_embedding_dir'),
     *('strategy', 'iterations_per_call', 'tasks_at_once', 'rematerialise'),
     *('seed', 'test_set', 'train', 'test_iter'),

@@ -1,17 +1,19 @@
 """Sources whose tasks are N-way K-shot problems of images, in memory or streamed from a file."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
 
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.image_tasks import ImageTasks
-from maml_tf.episodes.labelled_images import ImageBatches, ImageSequences
+from maml_tf.episodes.labelled_images import ImageBatches, ImagesBesideTasks, ImageSequences
 from maml_tf.episodes.sampling import Sampler
 from maml_tf.episodes.source import EpisodeSource
-from maml_tf.episodes.task import BatchSpec, SequenceSpec, Spec
+from maml_tf.episodes.task import BatchSpec, SequenceSpec, Spec, TaskAndBatchSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.objectives.classification import Classification
 
@@ -33,6 +35,9 @@ class ImageClasses(EpisodeSource):
     """
 
     objective = Classification()
+    # (the source of what is drawn beside tasks, whether its labels are groups); None: the same
+    # classes as the tasks, by class.
+    _external: 'tuple[ImageClasses, bool] | None' = None
 
     def __init__(
         self,
@@ -114,13 +119,40 @@ class ImageClasses(EpisodeSource):
         others = {field: together(field) for field in ('groups', 'labels', 'scenes')}
         return ClassImages(images, together('sizes'), **names, **others)
 
+    def beside(self, external: 'ImageClasses', groups: bool = False) -> Self:
+        """Returns the same tasks beside the training classes of another source.
+
+        What a TaskAndBatchSpec draws then has external examples beside its tasks.
+
+        Args:
+          external: images of the same shape; this source itself, too.
+          groups: whether labels tell the group (alphabet, super-category) of a class, not the
+            class.
+        Raises: ArgumentError where the images have another shape, or there are no groups.
+        """
+        if external.input_shape != self.input_shape:
+            theirs, ours = ('x'.join(map(str, s.input_shape)) for s in (external, self))
+            raise ArgumentError('external', None, f'its images are {theirs}, of the tasks {ours}')
+        count = external.count_classes('train')
+        if groups:
+            of_classes = external.split('train').groups
+            if of_classes is None:
+                reason = 'its classes have no groups (super-classes); its labels are classes'
+                raise ArgumentError('external_labels', 'groups', reason)
+            count = len(np.unique(of_classes))
+        other = copy.copy(self)
+        other._external, other.external_classes = (external, groups), count
+        if external is not self:
+            other.identity = '-'.join(filter(None, (self.identity, external.identity)))
+        return other
+
     def count_classes(self, split: str) -> int:
         labels = np.unique(self.split(split).batch_labels)
         return len(labels) * (4 if self._turned(split) == 'classes' else 1)
 
     def tasks(
         self, split: str, spec: Spec, seed: int
-    ) -> ImageTasks | ImageBatches | ImageSequences:
+    ) -> ImageTasks | ImageBatches | ImagesBesideTasks | ImageSequences:
         """Returns draw(start, count), see EpisodeSource; by type of `spec`.
 
         Raises: ArgumentError where the classes cannot give what `spec` asks for.
@@ -135,10 +167,22 @@ class ImageClasses(EpisodeSource):
             )
         if isinstance(spec, SequenceSpec):
             return ImageSequences(classes, spec, stream, rotations)
+        if isinstance(spec, TaskAndBatchSpec):
+            return self._beside_tasks(split, spec, seed)
         if self.within_groups:
             spec = dataclasses.replace(spec, within_groups=True)
         pick = Sampler(classes.sizes, spec, stream, rotations, classes.groups, classes.scenes)
         return ImageTasks(classes, pick, spec)
+
+    def _beside_tasks(self, split, spec, seed):
+        tasks, groups = self.tasks(split, spec.task, seed), None
+        if self._external is None:
+            return ImagesBesideTasks(tasks, self.tasks(split, BatchSpec(spec.size), seed))
+        external, by_group = self._external
+        if by_group:
+            groups = external.split('train').groups
+        batches = external.tasks('train', BatchSpec(spec.size), seed)
+        return ImagesBesideTasks(tasks, batches, groups)
 
     def _turned(self, split):
         """Returns how a split's images are turned."""

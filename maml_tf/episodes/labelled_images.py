@@ -1,4 +1,4 @@
-"""Labelled images without support and query: plain batches, and sequences."""
+"""Labelled images without support and query: batches, alone or beside tasks, and sequences."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,14 @@ from maml_tf.episodes.class_images import ClassImages, pixels
 from maml_tf.episodes.random_bits import PERMUTATION_WORDS, Stream, choose, permuted
 from maml_tf.episodes.sampling import Sampler
 from maml_tf.episodes.streaming import FetchedDraw
-from maml_tf.episodes.task import Batch, BatchSpec, EpisodeSpec, Sequence, SequenceSpec
+from maml_tf.episodes.task import (
+    Batch,
+    BatchSpec,
+    EpisodeSpec,
+    Sequence,
+    SequenceSpec,
+    TaskAndBatch,
+)
 from maml_tf.errors import ArgumentError
 
 _PASSES, _LABELS, _ORDER = 6, 7, 8  # Streams; 0 to 5 are the Sampler's.
@@ -80,6 +87,40 @@ class ImageBatches(FetchedDraw):
 
     def assemble(self, drawn: Examples, images: tf.Tensor) -> Batch:
         return Batch(pixels(images, drawn.turns), tf.one_hot(drawn.labels, self.classes_in_all))
+
+
+class ImagesBesideTasks(FetchedDraw):
+    """draw(start, count) -> TaskAndBatch, each task with the next examples of the passes.
+
+    Args:
+      tasks: draws the Tasks.
+      batches: draws what is beside one of them.
+      groups: [classes of `batches`] number of each class' group, which labels then tell; None: they
+        tell the class.
+    """
+
+    def __init__(self, tasks: FetchedDraw, batches: ImageBatches, groups: np.ndarray | None = None):
+        self.tasks, self.batches = tasks, batches
+        self.streams = tasks.streams or batches.streams
+        self._group_of = None
+        if groups is not None:
+            self._group_of = np.unique(groups, return_inverse=True)[1].astype(np.int32)
+
+    def fetch(self, start: tf.Tensor | int, count: int) -> tuple[tuple, tf.Tensor]:
+        """Returns (what is drawn, and the images of the batches; the images of the tasks)."""
+        drawn, images = self.tasks.fetch(start, count)
+        return (drawn, *self.batches.fetch(start, count)), images
+
+    def assemble(self, drawn: tuple, images: tf.Tensor) -> TaskAndBatch:
+        of_tasks, of_batches, others = drawn
+        task = self.tasks.assemble(of_tasks, images)
+        batch = self.batches.assemble(of_batches, others)
+        labels, classes = of_batches.labels, self.batches.classes_in_all
+        if self._group_of is not None:
+            turns = classes // len(self._group_of)
+            labels, classes = tf.gather(self._group_of, labels // turns), max(self._group_of) + 1
+        by_task = lambda x: tf.reshape(x, [images.shape[0], self.batches.spec.size, *x.shape[1:]])
+        return TaskAndBatch(task, Batch(by_task(batch.x), by_task(tf.one_hot(labels, classes))))
 
 
 class ImageSequences(FetchedDraw):

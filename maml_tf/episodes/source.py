@@ -22,12 +22,15 @@ class EpisodeSource(abc.ABC):
       splits: what there is of 'train', 'val', 'test'.
       identity: what tells this source from others that the same flags could describe, a short word
         for the name of a run; '' where the flags say all.
+      external_classes: how many labels tell apart what is drawn beside tasks, where that is of
+        another source; None: nothing is.
     """
 
     input_shape: tuple[int, ...]
     objective: Objective
     splits: tuple[str, ...] = ('train', 'val', 'test')
     identity: str = ''
+    external_classes: int | None = None
 
     @abc.abstractmethod
     def tasks(self, split: str, spec: Spec, seed: int) -> Draw:
@@ -36,7 +39,7 @@ class EpisodeSource(abc.ABC):
         Args:
           split: one of `splits`, or 'trainval', 'train' and 'val' together.
           spec: says what is drawn: an EpisodeSpec a Task, a BatchSpec a Batch of count * spec.size
-            examples, a SequenceSpec a Sequence.
+            examples, a TaskAndBatchSpec a TaskAndBatch, a SequenceSpec a Sequence.
           seed: a number from 0 to 2**40 - 1.
         Raises: UserError where the source cannot give what `spec` asks for.
         """

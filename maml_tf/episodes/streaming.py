@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from maml_tf.episodes.task import Batch, Draw, Sequence, Task
+from maml_tf.episodes.task import Batch, Draw, Sequence, Task, TaskAndBatch
 
 
 class FetchedDraw(abc.ABC):
@@ -24,10 +24,12 @@ class FetchedDraw(abc.ABC):
         """Returns (what was drawn, its images) of tasks start ... start + count - 1."""
 
     @abc.abstractmethod
-    def assemble(self, drawn: Any, images: tf.Tensor) -> Task | Batch | Sequence:
+    def assemble(self, drawn: Any, images: tf.Tensor) -> Task | Batch | TaskAndBatch | Sequence:
         """Makes the tasks of what `fetch` returns; XLA can compile it."""
 
-    def __call__(self, start: tf.Tensor | int, count: int) -> Task | Batch | Sequence:
+    def __call__(
+        self, start: tf.Tensor | int, count: int
+    ) -> Task | Batch | TaskAndBatch | Sequence:
         """Returns tasks start ... start + count - 1."""
         return self.assemble(*self.fetch(start, count))
 

@@ -64,6 +64,16 @@ class Sequence(NamedTuple):
     key: tf.Tensor | None = None
 
 
+class TaskAndBatch(NamedTuple):
+    """Tasks, and beside each of them labelled examples of other classes.
+
+    batch: x [tasks, examples, ...]; y [tasks, examples, classes] one-hot
+    """
+
+    task: Task
+    batch: Batch
+
+
 @dataclasses.dataclass(frozen=True)
 class EpisodeSpec:
     """Sizes of a task: `way` classes (1 for regression), `shot` support and `query` query examples
@@ -108,6 +118,14 @@ class BatchSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class TaskAndBatchSpec:
+    """Sizes of a task, and how many labelled examples there are beside each."""
+
+    task: EpisodeSpec
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
 class SequenceSpec:
     """Size of a sequence: `way` classes, `length` examples in all."""
 
@@ -120,6 +138,6 @@ class SequenceSpec:
         return self.length
 
 
-Spec = EpisodeSpec | BatchSpec | SequenceSpec
+Spec = EpisodeSpec | BatchSpec | TaskAndBatchSpec | SequenceSpec
 # (start, count) -> tasks (batches, sequences) start ... start + count - 1.
-Draw = Callable[[tf.Tensor | int, int], Task | Batch | Sequence]
+Draw = Callable[[tf.Tensor | int, int], Task | Batch | TaskAndBatch | Sequence]

@@ -2,7 +2,13 @@
 
 from maml_tf.errors import UserError
 from maml_tf.networks.cells import flags as cells
-from maml_tf.networks.image_encoders.by_name import ENCODERS, OF_RANK
+from maml_tf.networks.image_encoders.by_name import (
+    AUGMENTED,
+    DROPPING,
+    ENCODERS,
+    FILTERED,
+    OF_RANK,
+)
 from maml_tf.networks.reference import NORMS
 
 _OF_IMAGES = ('num_filters', 'dropout', 'augment')
@@ -29,6 +35,7 @@ def check_flags(
     cells.check_flags(flags)
     if own_encoder is None:
         return
+<<<<<<< HEAD
     own = OF_RANK.get(len(input_shape), own_encoder)
     encoder = flags.encoder or own
     whose = '' if flags.encoder else f', which is that of --algorithm={flags.algorithm}'
@@ -37,6 +44,14 @@ def check_flags(
             raise UserError(
                 f'--{unheeded}={flags[unheeded].value}: means nothing with --encoder={encoder}'
                 f'{whose}'
+=======
+    encoder = flags.encoder or own_encoder
+    for name, of_these in (('num_filters', FILTERED), ('dropout', DROPPING)):
+        if encoder not in of_these and flags[name].value != flags[name].default:
+            whose = '' if flags.encoder else f', which is that of --algorithm={flags.algorithm}'
+            raise UserError(
+                f'--{name}={flags[name].value}: means nothing with --encoder={encoder}{whose}'
+>>>>>>> 5bece3c (Draw labelled images beside tasks, and begin DEML)
             )
 
 
@@ -62,7 +77,7 @@ def define_flags(flags) -> None:
         None,
         ENCODERS,
         'encoder of the images (default: by method, for r2d2 and lrd2 r2d2, for metaoptnet '
-        'resnet12, else conv4; of vectors dense, of graphs graph)',
+        'resnet12, for deml resnet50, else conv4; of vectors dense, of graphs graph)',
     )
     flags.DEFINE_float(
         'dropout',

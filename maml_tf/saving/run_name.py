@@ -18,7 +18,7 @@ TRAINING_FLAGS = (
     *('within_groups', 'dimension', 'query_contains_support'),
     *('fewest_patches', 'featurise', 'most_atoms', 'task_count'),
     *('meta_lr', *outer_optimizers.FLAGS, 'clip'),
-    *('network', 'encoder', 'dropout', 'augment', 'cells'),
+    *('network', 'encoder', 'dropout', 'augment', 'cells', 'external', 'external_labels'),
     *rl.OF_TRAINING,
     'rl_squared_distance',
 )

@@ -5,7 +5,7 @@ import types
 import keras
 import tensorflow as tf
 
-from maml_tf.episodes.task import EpisodeSpec, Sequence, Task
+from maml_tf.episodes.task import EpisodeSpec, Sequence, Task, TaskAndBatch
 from maml_tf.training.iterate import one_iteration
 from maml_tf.training.operations import metatrain_op
 
@@ -16,10 +16,10 @@ class KerasSteps:
         learner.compile(keras.optimizers.Adam(1e-3))
         learner.fit(source.dataset(spec, meta_batch_size=25), steps_per_epoch=1000, epochs=10)
 
-    An element of the dataset is a Task, or a Sequence for learners that train on those. An
-    iteration of `fit` is that of the command line's meta-training: for the same seed it gives the
-    same numbers, but of methods whose training is more than one phase with one rate. The loss and
-    the metric are the learner's own.
+    An element of the dataset is a Task, or a Sequence or a TaskAndBatch for learners that train on
+    those. An iteration of `fit` is that of the command line's meta-training: for the same seed it
+    gives the same numbers, but of methods whose training is more than one phase with one rate. The
+    loss and the metric are the learner's own.
     """
 
     def compile(self, optimizer: keras.optimizers.Optimizer | str | None = None, **kwargs) -> None:
@@ -68,12 +68,12 @@ class KerasSteps:
         """
         return super().fit(x, **{'shuffle': False, **kwargs})  # The tasks are drawn at random.
 
-    def train_step(self, task: Task | Sequence) -> dict[str, tf.Tensor]:
+    def train_step(self, task: Task | Sequence | TaskAndBatch) -> dict[str, tf.Tensor]:
         """Takes an iteration of meta-training; returns the means over the epoch so far."""
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ValueError('fit: runs on one device; on several: maml_tf.training.distribution')
         iterations = tf.cast(self.optimizer.iterations.value, tf.int64)
-        tasks, draw = task[0].shape[0], _slices_of(task)
+        tasks, draw = tf.nest.flatten(task)[0].shape[0], _slices_of(task)
         op = metatrain_op(self, self.optimizer, self.own_weight_decay)
         iterate = one_iteration(op, draw, tasks, self.share(tasks, _spec_of(task)))
         return self._mean(iterate(tf.zeros([], tf.int64), iterations))
@@ -104,18 +104,21 @@ class KerasSteps:
         return {name: self._means.of[name].result() for name in log}
 
 
-def _spec_of(task: Task | Sequence) -> EpisodeSpec:
+def _spec_of(task: Task | Sequence | TaskAndBatch) -> EpisodeSpec:
     """Returns a spec of as many examples as a task of the stack has."""
+    if isinstance(task, TaskAndBatch):
+        task = task.task
     if isinstance(task, Sequence):
         return EpisodeSpec(1, task.x.shape[1], 0)
     return EpisodeSpec(1, task.support_x.shape[1], task.query_x.shape[1])
 
 
-def _slices_of(task: Task | Sequence):
+def _slices_of(task: Task | Sequence | TaskAndBatch):
     """(start, count) -> these tasks of the stack."""
 
     def draw(start, count):
         numbers = tf.cast(start, tf.int64) + tf.range(count, dtype=tf.int64)
-        return type(task)(*(None if x is None else tf.gather(x, numbers) for x in task))
+        gathered = lambda x: None if x is None else tf.gather(x, numbers)
+        return tf.nest.map_structure(gathered, task)
 
     return draw

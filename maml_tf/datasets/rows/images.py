@@ -16,6 +16,7 @@ OF_IMAGES = (
     *('data_dir', 'num_classes', 'train_num_classes', 'train_way_from', 'train_on'),
     *('network', 'cell', 'cells'),
     *('conv', 'num_filters', 'max_pool', 'leave_to_query', 'write_tasks', 'tasks_file'),
+    *('external', 'external_dir', 'external_labels'),
 )
 
 

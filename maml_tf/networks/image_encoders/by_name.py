@@ -12,11 +12,16 @@ from maml_tf.networks.graphs.encoders import dense_encoder, graph_encoder
 from maml_tf.networks.image_encoders.augmentation import standard_augmentation
 from maml_tf.networks.image_encoders.r2d2_encoder import r2d2_encoder
 from maml_tf.networks.image_encoders.resnet12 import resnet12
+from maml_tf.networks.image_encoders.resnet50 import resnet50
 from maml_tf.networks.image_encoders.snail_resnet import snail_resnet
 
 # The flags that `encoder_of` reads besides --num_filters.
 ENCODER_FLAGS = ('encoder', 'dropout', 'augment', *CELL_FLAGS)
-ENCODERS = ('conv4', 'r2d2', 'r2d2_64', 'resnet12', 'snail_resnet', 'cell', 'dense', 'graph')
+AUGMENTED = ('conv4', 'r2d2', 'r2d2_64', 'resnet12', 'resnet50', 'snail_resnet', 'cell')
+ENCODERS = (*AUGMENTED, 'dense', 'graph')
+# Of these, those that heed --num_filters, and those that heed --dropout; AUGMENTED are of images.
+FILTERED = ('conv4', 'cell')
+DROPPING = ('r2d2', 'r2d2_64', 'resnet12', 'snail_resnet')
 # By the number of axes of an input: of vectors and graphs there is one each.
 OF_RANK = {1: 'dense', 2: 'graph'}
 
@@ -46,6 +51,7 @@ def encoder_of(flags, input_shape: tuple[int, ...], default: str) -> keras.Model
         'r2d2': r2d2_encoder,
         'r2d2_64': functools.partial(r2d2_encoder, filters=(64,) * 4),
         'resnet12': resnet12,
+        'resnet50': resnet50,
         'snail_resnet': snail_resnet,
     }[name]
     dropout = {} if flags.dropout is None else {'dropout': flags.dropout}
