@@ -11,10 +11,6 @@ from maml_tf.networks.image_encoders.by_name import (
 )
 from maml_tf.networks.reference import NORMS
 
-_OF_IMAGES = ('num_filters', 'dropout', 'augment')
-# What an encoder does not heed; of the others it is the number of filters.
-_UNHEEDED = {'conv4': ('dropout',), 'cell': ('dropout',), 'dense': _OF_IMAGES, 'graph': _OF_IMAGES}
-
 
 def product_dtype(flags) -> str | None:
     """Returns the network argument that --bfloat16 stands for."""
@@ -35,23 +31,13 @@ def check_flags(
     cells.check_flags(flags)
     if own_encoder is None:
         return
-<<<<<<< HEAD
-    own = OF_RANK.get(len(input_shape), own_encoder)
-    encoder = flags.encoder or own
-    whose = '' if flags.encoder else f', which is that of --algorithm={flags.algorithm}'
-    for unheeded in _UNHEEDED.get(encoder, ('num_filters',)):
-        if flags[unheeded].value != flags[unheeded].default:
-            raise UserError(
-                f'--{unheeded}={flags[unheeded].value}: means nothing with --encoder={encoder}'
-                f'{whose}'
-=======
-    encoder = flags.encoder or own_encoder
-    for name, of_these in (('num_filters', FILTERED), ('dropout', DROPPING)):
+    encoder = flags.encoder or OF_RANK.get(len(input_shape), own_encoder)
+    heeded = ('num_filters', FILTERED), ('dropout', DROPPING), ('augment', AUGMENTED)
+    for name, of_these in heeded:
         if encoder not in of_these and flags[name].value != flags[name].default:
             whose = '' if flags.encoder else f', which is that of --algorithm={flags.algorithm}'
             raise UserError(
                 f'--{name}={flags[name].value}: means nothing with --encoder={encoder}{whose}'
->>>>>>> 5bece3c (Draw labelled images beside tasks, and begin DEML)
             )
 
 
