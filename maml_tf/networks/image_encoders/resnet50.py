@@ -37,6 +37,9 @@ def resnet50(
             return BatchNorm(layer.momentum, layer.epsilon, name=layer.name)
         return layer.__class__.from_config(layer.get_config())
 
-    layers = [keras.Input(input_shape), *augmentation]
-    layers.append(keras.models.clone_model(made, clone_function=with_our_norm))
-    return keras.Sequential(layers, name=name)
+    def without_mask(layer, *args, mask=None, **kwargs):
+        del mask  # Keras' batch norm takes one; of images there is none.
+        return layer(*args, **kwargs)
+
+    body = keras.models.clone_model(made, clone_function=with_our_norm, call_function=without_mask)
+    return keras.Sequential([keras.Input(input_shape), *augmentation, body], name=name)
