@@ -129,6 +129,18 @@ class Learner(Configured, KerasSteps, keras.Model):
         arguments = task.query_y, outputs, self.shots(task), task.query_mask
         return self.objective.loss(*arguments), self.objective.score(*arguments)
 
+    def all_scores(self, task: Task, steps: int | None = None) -> tf.Tensor:
+        """Returns the scores of `query_outputs` by `metric` and by the objective's further metrics,
+        [metrics, entries, tasks]."""
+        if not self.objective.further:
+            return self.query_scores(task, steps)[1][tf.newaxis]
+        return self.all_scores_of(task, self.query_outputs(task, steps))
+
+    def all_scores_of(self, task: Task, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns the same of predictions as `query_outputs` has them."""
+        further = self.objective.further_scores(task.query_y, outputs)
+        return tf.stack([self.scores_of(task, outputs)[1], *further])
+
     @classmethod
     def check_flags(cls, flags: Any) -> None:
         """Raises UserError for flags of a command line that do not go with each other."""

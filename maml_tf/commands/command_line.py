@@ -228,7 +228,7 @@ def check_same_model(flags, recorded: Mapping[str, str]) -> None:
     fixed = ['num_classes'] if learner.fixed_way else []
     for name in (
         *('algorithm', 'datasource', *fixed, 'baseline', 'norm', 'num_filters', 'conv'),
-        *('max_pool', 'image_size', 'encoder', 'dropout', 'network', 'cells'),
+        *('max_pool', 'image_size', 'bands', 'encoder', 'dropout', 'network', 'cells'),
         *('featurise', 'most_atoms', 'external', 'external_labels'),
         *of_the_run(flags),
     ):

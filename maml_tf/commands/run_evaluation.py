@@ -13,12 +13,13 @@ from maml_tf.commands.run_export import run_export
 from maml_tf.commands.views import completed
 from maml_tf.episodes import manifest
 from maml_tf.episodes.image_completion import ImageCompletion
+from maml_tf.episodes.segmentation.tasks import RegionTasks
 from maml_tf.episodes.task import Draw, EpisodeSpec, SequenceSpec
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import evaluate, pictures, report
 from maml_tf.evaluation.ensemble import ensemble_scores
 from maml_tf.learner import Learner
-from maml_tf.objectives.metric import Axis
+from maml_tf.objectives.metric import Axis, Metric
 from maml_tf.saving.starting_weights import load_to_evaluate
 
 CURVES, POINTS = 3, 200  # tasks in the picture of fits, and points of each curve
@@ -39,13 +40,17 @@ def run_evaluation(experiment: Experiment) -> None:
     members = _members(experiment)
     if members:
         origin = f'the mean of iterations {", ".join(map(str, members))}'
-    scores = _scores(experiment, tasks, members)
+    every = _scores(experiment, tasks, members)
+    scores, further = (
+        every[..., 0],
+        dict(zip(learner.objective.further, np.moveaxis(every[..., 1:], -1, 0), strict=True)),
+    )
 
     def tell():
         axis = learner.axis(scores.shape[1])
         size = _size(experiment)
         results = report_scores(
-            experiment, scores, axis, size, protocol, iteration, origin, members
+            experiment, scores, axis, size, protocol, iteration, origin, members, further
         )
         _draw(experiment, scores, tasks, size)
         print(f'Pictures and results.json: {directory.path}')
@@ -63,6 +68,7 @@ def report_scores(
     iteration: int | None,
     origin: str,
     members: Sequence[int] = (),
+    further: Mapping[Metric, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Prints the table and writes results.json and its relatives; returns its content.
 
@@ -73,11 +79,14 @@ def report_scores(
       protocol: see evaluation/report.py.
       iteration, origin: of the weights.
       members: iterations of an ensemble.
+      further: scores [tasks, entries] by the objective's further metrics.
     """
     flags, directory, learner = experiment.flags, experiment.directory, experiment.learner
     split = 'test' if flags.test_set else 'validation'
     heading = f'on {len(scores)} {flags.datasource} {split} tasks, {size}, {origin}'
     print(report.table(scores, learner.metric, axis, heading))
+    for metric, values in (further or {}).items():
+        print(report.table(values, metric, axis, heading))
     results = report.results(
         scores,
         learner.metric,
@@ -90,9 +99,13 @@ def report_scores(
     )
     if members:
         results['ensemble'] = list(members)
+    if further:
+        results['further'] = [
+            report.further_results(values, metric) for metric, values in further.items()
+        ]
     results['transductive'] = learner.transductive
     shot = getattr(experiment.evaluation, 'shot', flags.update_batch_size)
-    report.write(directory.path, scores, results, shot, learner.evaluation_lr)
+    report.write(directory.path, scores, results, shot, learner.evaluation_lr, further)
     return results
 
 
@@ -136,29 +149,31 @@ def _members(experiment: Experiment) -> list[int]:
 
 
 def _scores(experiment: Experiment, tasks: Draw, members: list[int]) -> np.ndarray:
-    """Returns the scores [tasks, entries] of the loaded checkpoint, or of an ensemble."""
+    """Returns the scores [tasks, entries, metrics] of the loaded checkpoint, or of an ensemble:
+    by the learner's metric, and by the objective's further ones."""
     flags, learner, spec = experiment.flags, experiment.learner, experiment.evaluation
     if not members:
-        return evaluator(experiment, tasks)(task_count(flags))
+        return evaluator(experiment, tasks, further=True)(task_count(flags))
     restore = experiment.directory.restore_among_best
     loads = [functools.partial(restore, iteration) for iteration in members]
     chunk = evaluate.chunk(spec)
     at_once = learner.evaluation_share(chunk, experiment.problem.evaluation)
     scores = ensemble_scores(
-        learner, loads, tasks, task_count(flags), chunk, at_once, experiment.workers
+        *(learner, loads, tasks, task_count(flags), chunk, at_once, experiment.workers),
+        further=True,
     )
     load_evaluated(experiment)  # Pictures of single tasks are of the last checkpoint.
     return scores
 
 
 def evaluator(
-    experiment: Experiment, tasks: Draw, steps: int | None = None
+    experiment: Experiment, tasks: Draw, steps: int | None = None, further: bool = False
 ) -> Callable[[int], np.ndarray]:
-    """Returns evaluate(count) -> scores [count, entries], see evaluation/evaluate.py."""
+    """Returns evaluate(count) -> scores, see evaluation/evaluate.py."""
     learner = experiment.learner
     chunk = evaluate.chunk(experiment.evaluation)
     at_once = learner.evaluation_share(chunk, experiment.problem.evaluation)
-    return evaluate.evaluator(learner, tasks, steps, chunk, at_once, experiment.workers)
+    return evaluate.evaluator(learner, tasks, steps, chunk, at_once, experiment.workers, further)
 
 
 def _size(experiment: Experiment) -> str:
@@ -237,7 +252,8 @@ def _draw(experiment: Experiment, scores: np.ndarray, tasks, size: str) -> None:
         f'{kind}, {len(scores)} tasks',
     )
     if experiment.row.classification:
-        title = f'{kind}: the first {experiment.split} task'
+        few = 'tasks' if isinstance(tasks, RegionTasks) else 'task'
+        title = f'{kind}: the first {experiment.split} {few}'
         pictures.of_image_task(path, learner, tasks, title)
         return
     spec, source = experiment.problem.evaluation, experiment.source

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from maml_tf.datasets import omniglot
 from maml_tf.datasets.functions import prompt_shifts
+from maml_tf.datasets.landcover import bands
 from maml_tf.datasets.molecules import flags as molecules
 from maml_tf.episodes import manifest
 from maml_tf.episodes.task import EpisodeSpec
@@ -231,6 +232,7 @@ def define_flags(flags, sources: Iterable[str]) -> None:
         "oracle: the sinusoid's amplitude and phase are given as input, "
         'and all iterations are pretraining',
     )
+    bands.define_flags(flags)
     omniglot.define_flags(flags)
     molecules.define_flags(flags)
     prompt_shifts.define_flags(flags)

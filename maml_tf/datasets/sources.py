@@ -3,6 +3,7 @@
 from maml_tf.datasets.rows import (
     functions,
     images,
+    label_images,
     landcover,
     molecules,
     objects,
@@ -13,6 +14,7 @@ from maml_tf.datasets.source import Source
 _KINDS = (
     functions,
     images,
+    label_images,
     landcover,
     molecules,
     objects,

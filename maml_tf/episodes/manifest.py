@@ -3,7 +3,8 @@
 The first line describes the tasks; then comes one JSON object a task, {"classes": [...], "turns":
 [...], "support": [[image, ...] per class], "query": [[...]]}. An image is `class name/image name`,
 where its class has a name. Of a sequence it is {"images": [...], "labels": [...], "turns": [...]},
-which is not read again.
+and of a region with label images {"region": ..., "classes": [...], "support": [[tile, ...] per
+class], "query": [[...]]}, which are not read again.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.labelled_images import ImageSequences
 from maml_tf.episodes.random_bits import KEYS, Stream
 from maml_tf.episodes.sampling import Picks
+from maml_tf.episodes.segmentation.tasks import RegionTasks
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError
 from maml_tf.serialisation.files import check_is_file, write_atomically
@@ -29,7 +31,7 @@ from maml_tf.terminal.text import described
 
 def write(
     path: str | pathlib.Path,
-    tasks: ImageTasks | ImageSequences,
+    tasks: ImageTasks | ImageSequences | RegionTasks,
     count: int,
     description: Mapping[str, Any],
 ) -> None:
@@ -42,7 +44,7 @@ def write(
     write_atomically(path, '\n'.join(lines) + '\n')
 
 
-def fingerprint(tasks: ImageTasks | ImageSequences, count: int) -> str:
+def fingerprint(tasks: ImageTasks | ImageSequences | RegionTasks, count: int) -> str:
     """Returns 16 hexadecimal digits that two lists of the same tasks share.
 
     They do not depend on how the tasks were asked for.
@@ -52,10 +54,13 @@ def fingerprint(tasks: ImageTasks | ImageSequences, count: int) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
-def _lines(tasks: ImageTasks | ImageSequences, count: int) -> Iterator[str]:
+def _lines(tasks: ImageTasks | ImageSequences | RegionTasks, count: int) -> Iterator[str]:
     """Yields each task as JSON."""
     if isinstance(tasks, ImageSequences):
         yield from _of_sequences(tasks, count)
+        return
+    if isinstance(tasks, RegionTasks):
+        yield from (json.dumps(task, ensure_ascii=False) for task in tasks.named(count))
         return
     picks = tasks.pick(0, count)
     classes, images = picks.classes.numpy(), picks.images.numpy()

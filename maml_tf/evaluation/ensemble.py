@@ -20,6 +20,7 @@ def ensemble_scores(
     chunk: int,
     at_once: int,
     workers: Workers | None = None,
+    further: bool = False,
 ) -> np.ndarray:
     """Returns float array [tasks, entries], the metric of the members' mean outputs.
 
@@ -28,12 +29,15 @@ def ensemble_scores(
 
     Args:
       members: each is called once and loads its variables into the learner.
-      draw, chunk, at_once, workers: as of evaluate.evaluator.
+      draw, chunk, at_once, workers, further: as of evaluate.evaluator.
     """
     steps = learner.evaluation_steps
 
-    def outputs(task):  # [tasks, entries, query, out]
-        return tf.transpose(learner.query_outputs(task, steps), [1, 0, 2, 3])
+    def tasks_first(outputs):  # [entries, tasks, ...] -> [tasks, entries, ...], and back
+        return tf.transpose(outputs, [1, 0, *range(2, outputs.shape.rank)])
+
+    def outputs(task):
+        return tasks_first(learner.query_outputs(task, steps))
 
     predict = shares.concatenated(outputs, draw, chunk, at_once, learner.xla)
     workers = workers or Workers(tf.distribute.get_strategy())
@@ -47,8 +51,8 @@ def ensemble_scores(
 
     @tf.function(autograph=False)
     def score(start, mean):
-        _, scores = learner.scores_of(draw(start, chunk), tf.transpose(mean, [1, 0, 2, 3]))
-        return tf.transpose(scores)
+        of = learner.all_scores_of if further else lambda *both: learner.scores_of(*both)[1]
+        return tf.transpose(of(draw(start, chunk), tasks_first(mean)))
 
     scores = [
         score(tf.constant(start, tf.int64), mean).numpy() for start, mean in zip(starts, means)

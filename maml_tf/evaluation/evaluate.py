@@ -23,6 +23,7 @@ def evaluator(
     chunk: int = 25,
     at_once: int | None = None,
     workers: Workers | None = None,
+    further: bool = False,
 ) -> Callable[..., np.ndarray]:
     """Compiles evaluate(tasks) -> float array [tasks, entries], the metric on the first tasks.
 
@@ -35,10 +36,14 @@ def evaluator(
       chunk: tasks that are scored between two moves of the bar.
       at_once: tasks in a share, see training/shares.py; None: all of them.
       workers: who divide the chunks; every one gets all scores. None: this process alone.
+      further: scores by the objective's further metrics, too: the array is then [tasks, entries, 1
+        + further metrics].
     """
     steps = learner.evaluation_steps if steps is None else steps
 
     def scores(task):
+        if further:
+            return tf.transpose(learner.all_scores(task, steps))
         return tf.transpose(learner.query_scores(task, steps)[1])
 
     score = shares.concatenated(scores, draw, chunk, at_once or chunk, learner.xla)

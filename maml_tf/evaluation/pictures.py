@@ -9,8 +9,9 @@ import tensorflow as tf
 from maml_tf.algorithms.metric.metric_learner import MetricLearner
 from maml_tf.episodes.image_tasks import ImageTasks
 from maml_tf.episodes.sampling import Picks
+from maml_tf.episodes.segmentation.tasks import RegionTasks
 from maml_tf.episodes.task import Task
-from maml_tf.evaluation import embedding_plots, plots
+from maml_tf.evaluation import embedding_plots, maps, plots
 from maml_tf.evaluation.intervals import summarise
 from maml_tf.evaluation.report import GRADIENT_STEPS
 from maml_tf.learner import Learner
@@ -68,12 +69,18 @@ def of_curves(
     plots.fits(directory / 'fits.png', task, means, title, band)
 
 
-def of_image_task(directory: pathlib.Path, learner: Learner, tasks: ImageTasks, title: str) -> None:
+def of_image_task(
+    directory: pathlib.Path, learner: Learner, tasks: ImageTasks | RegionTasks, title: str
+) -> None:
     """Draws the first task as a metric learner sees it; of other learners there is no such picture.
 
+    Of label images maps.png shows some tiles as any learner sees them, see maps.py. Else
     embedding.png shows the images in two dimensions; matches.png, of learners that compare images
     one by one, how much each query resembles each support image.
     """
+    if isinstance(tasks, RegionTasks):
+        maps.of_tasks(directory, learner, tasks, title)
+        return
     if not isinstance(learner, MetricLearner):
         return
     picks, images = tasks.fetch(0, 1)

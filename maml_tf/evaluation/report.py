@@ -102,6 +102,19 @@ def results(
     }
 
 
+def further_results(scores: np.ndarray, metric: Metric) -> dict[str, Any]:
+    """Returns what results.json says of a further metric; scores: [tasks, entries]."""
+    means, deviations, ci95 = map(_or_none, summarise(scores))
+    return {
+        'metric': metric.name,
+        'unit': metric.unit,
+        'higher_is_better': metric.higher_is_better,
+        'mean': means,
+        'std': deviations,
+        'ci95': ci95,
+    }
+
+
 def _or_none(values: Iterable[float]) -> list[float | None]:
     return [float(value) if math.isfinite(value) else None for value in values]
 
@@ -123,6 +136,7 @@ def write(
     content: Mapping[str, Any],
     update_batch_size: int,
     update_lr: float,
+    further: Mapping[Metric, np.ndarray] | None = None,
 ) -> None:
     """Writes results.json, scores.csv and test_ubs<K>_stepsize<alpha>.csv into a run directory.
 
@@ -133,6 +147,7 @@ def write(
       scores: [tasks, entries].
       content: of `results`.
       update_batch_size, update_lr: K and alpha, for the name of the reference's file.
+      further: scores by further metrics, each to a file scores_<metric>.csv.
     """
     text = json.dumps(content, indent=1, allow_nan=False) + '\n'
     write_atomically(directory / 'results.json', text)
@@ -142,6 +157,8 @@ def write(
     write_atomically(directory / 'scores.csv', _csv(header, scores))
     summary = _csv(header, summarise(scores))
     write_atomically(directory / f'test_ubs{update_batch_size}_stepsize{update_lr}.csv', summary)
+    for metric, values in (further or {}).items():
+        write_atomically(directory / f'scores_{metric.name}.csv', _csv(header, values))
 
 
 def _csv(header: list[str], rows: Iterable[np.ndarray]) -> str:

@@ -34,6 +34,9 @@ def gradient_steps(entries: int) -> Axis:
 
 ACCURACY = Metric('accuracy', 'Accuracy', '%', higher_is_better=True)
 ROC_AUC = Metric('roc_auc', 'ROC-AUC', '', higher_is_better=True)
+PIXEL_ACCURACY = Metric('pixel_accuracy', 'Pixel accuracy', '%', higher_is_better=True)
+MEAN_IOU = Metric('mean_iou', 'Mean IoU', '%', higher_is_better=True)
+KAPPA = Metric('kappa', "Cohen's kappa", '', higher_is_better=True)
 SQUARED_ERROR = Metric('loss', 'Mean squared error', '', higher_is_better=False)
 RETURN = Metric('return', 'Average return', '', higher_is_better=True)
 # In nats.

@@ -1,5 +1,7 @@
 """The contract of every objective: a loss to learn by, and a metric to report."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from maml_tf.objectives.metric import RETURN, Metric
@@ -11,10 +13,13 @@ class Objective(Configured):
 
     Shapes: labels [..., tasks, examples, out]; outputs alike, maybe with further axes in front;
     shots: support examples of a class, a number or [tasks]; mask: [tasks, examples], 1 where an
-    example counts, None where all do. Results are [..., tasks].
+    example counts, None where all do. Results are [..., tasks]. Of images whose pixels have labels
+    `out` is [height, width, way], see pixels.py.
     """
 
     metric: Metric
+    # What is reported besides, see `further_scores`.
+    further: tuple[Metric, ...] = ()
     classification = False
 
     def loss(
@@ -28,6 +33,18 @@ class Objective(Configured):
     ) -> tf.Tensor:
         """Returns the metric, one number for each task."""
         raise NotImplementedError
+
+    def further_scores(self, labels: tf.Tensor, outputs: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the metrics of `further`, each as `score` returns the metric."""
+        del labels, outputs
+        return []
+
+    def label_shape(
+        self, input_shape: Sequence[int], output_dim: int | None
+    ) -> tuple[int | None, ...]:
+        """Returns the shape of one label, by default a row [output_dim]."""
+        del input_shape
+        return (output_dim,)
 
     def predictions(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported learner answers with."""

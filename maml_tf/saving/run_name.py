@@ -16,7 +16,7 @@ TRAINING_FLAGS = (
     *('class_split', 'rotations', 'image_size', 'ink', 'resize', 'train_on', 'train_query'),
     *('train_way_from', 'train_shot_from', 'train_query_from', 'leave_to_query'),
     *('within_groups', 'dimension', 'query_contains_support'),
-    *('fewest_patches', 'featurise', 'most_atoms', 'task_count'),
+    *('bands', 'fewest_patches', 'featurise', 'most_atoms', 'task_count'),
     *('meta_lr', *outer_optimizers.FLAGS, 'clip'),
     *('network', 'encoder', 'dropout', 'augment', 'cells', 'external', 'external_labels'),
     *rl.OF_TRAINING,

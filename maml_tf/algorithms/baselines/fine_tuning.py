@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.algorithms.baselines.heads import new_weights
+from maml_tf.algorithms.baselines.pixel_fine_tuning import PixelFineTuning
 from maml_tf.algorithms.baselines.pretrained import (
     TINY_CLASSES,
     Pretrained,
@@ -24,6 +25,7 @@ from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.learner import State
 from maml_tf.objectives.classification import MeanClassification
 from maml_tf.objectives.objective import Objective
+from maml_tf.objectives.pixels import Segmentation
 from maml_tf.ops.masking import NEVER
 from maml_tf.training.phases import Loss, OuterLoop, Phase
 
@@ -93,8 +95,13 @@ class FineTuning(Pretrained):
         self.choice = {name: self.add_state(CHOICE + name, value) for name, value in start.items()}
 
     @classmethod
-    def from_flags(cls, flags, problem: Problem) -> 'FineTuning':
-        """Returns the learner that the command line describes. Raises UserError in regression."""
+    def from_flags(cls, flags, problem: Problem) -> 'FineTuning | PixelFineTuning':
+        """Returns the learner that the command line describes, of pixels a PixelFineTuning.
+
+        Raises: UserError in regression.
+        """
+        if isinstance(problem.objective, Segmentation):
+            return PixelFineTuning.of_flags(flags, problem)
         return cls(
             **cls.arguments_of(flags, problem),
             layers=flags.fine_tuning_layers,

@@ -213,7 +213,7 @@ class GradientLearner(Learner):
             tf.transpose(query_x, queries_first),
             fn_output_signature=self.compute_dtype,
         )
-        return tf.transpose(outputs, [1, 0, 2])
+        return tf.transpose(outputs, [1, 0, *range(2, outputs.shape.rank)])
 
     def query_outputs(self, task: Task, steps: int | None = None) -> tf.Tensor:
         steps = self.inner_steps if steps is None else steps

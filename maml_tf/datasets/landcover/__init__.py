@@ -1,1 +1,1 @@
-"""Land cover: regions of the world as tasks."""
+"""Land cover: tasks are regions of the world."""

@@ -32,7 +32,8 @@ def export(
                       a LiteRT file of an adapted classifier wants it.
     prepare:          image_bytes [n], encoded images -> images [n, *input_shape]; if `preparation`
 
-    Predictions are `outputs` [tasks, m, output_dim] and, in classification, `probabilities`. What
+    Predictions are `outputs` [tasks, m, output_dim] and, in classification, `probabilities`. In
+    segmentation labels and predictions are images, [tasks, n or m, height, width, output_dim]. What
     the learner fixes (the way of MAML's last layer) and `description` stand in maml_tf.json beside
     the model, and MODEL_CARD.md tells people.
 
@@ -69,7 +70,8 @@ def _signatures(
 ) -> dict[str, tf.types.experimental.ConcreteFunction]:
     classification = learner.objective.classification
     examples = lambda name, shape: tf.TensorSpec([None, None, *shape], learner.compute_dtype, name)
-    support_x, support_y = examples('support_x', input_shape), examples('support_y', (width,))
+    label = learner.objective.label_shape(input_shape, width)
+    support_x, support_y = examples('support_x', input_shape), examples('support_y', label)
     query_x = examples('query_x', input_shape)
 
     @tf.function(autograph=False)

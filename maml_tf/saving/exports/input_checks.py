@@ -16,13 +16,14 @@ def finite(name: str, values: tf.Tensor) -> list[tf.Operation]:
 
 
 def classes(name: str, labels: tf.Tensor) -> list[tf.Operation]:
-    """Returns the checks of labels [tasks, examples, way].
+    """Returns the checks of labels [tasks, examples, (height, width,) way].
 
-    Rows are one-hot, or all zeros for an example that does not count; every task has one that does.
+    Rows are one-hot, or all zeros for an example (a pixel) that does not count; every task has one
+    that does.
     """
     bits = tf.reduce_all((labels == 0) | (labels == 1))
     at_most_one = tf.reduce_all(tf.reduce_sum(labels, axis=-1) <= 1)
-    some = tf.reduce_all(tf.reduce_any(labels > 0, axis=(1, 2)))
+    some = tf.reduce_all(tf.reduce_any(labels > 0, axis=range(1, labels.shape.rank)))
     rows = f'{name}: every row is one-hot, or all zeros where the example does not count'
     return [
         tf.debugging.Assert(bits & at_most_one, [rows]),

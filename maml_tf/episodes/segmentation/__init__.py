@@ -1,0 +1,1 @@
+"""Tasks whose labels are images: every pixel has a class."""
