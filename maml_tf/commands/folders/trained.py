@@ -14,6 +14,7 @@ from maml_tf.commands.experiment import problem_of
 from maml_tf.datasets.raw.image_files import Preparation
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.objectives.pixels import Segmentation
 from maml_tf.saving import records
 from maml_tf.saving.checkpoint_files import flagfile_of
 from maml_tf.saving.checkpoints import checkpoints
@@ -21,6 +22,8 @@ from maml_tf.saving.exports import model_card
 from maml_tf.saving.exports.saved_model import read_description
 from maml_tf.saving.init_from import load_weights
 from maml_tf.terminal.text import described, shortened, shown
+
+LABEL_IMAGES = 5  # axes of a task's labels where they are images
 
 
 class Trained(NamedTuple):
@@ -33,7 +36,7 @@ class Trained(NamedTuple):
     steps: inner steps of `adapt`; None: it takes none.
     transductive: whether a prediction depends on the other images of the call.
     xla: whether `predict_query` is faster compiled.
-    preparation: how an image file becomes what it was trained on.
+    preparation: how an image file becomes what it was trained on; None: it labels pixels.
     inputs: in words, what the pixels are.
     about: {name: JSON value}, what the model card says of it (method, data, results ...).
     """
@@ -45,12 +48,12 @@ class Trained(NamedTuple):
     steps: int | None
     transductive: bool
     xla: bool
-    preparation: Preparation
+    preparation: Preparation | None
     inputs: str
     about: dict[str, Any]
 
 
-def load(path: pathlib.Path | str, steps: int | None = None) -> Trained:
+def load(path: pathlib.Path | str, steps: int | None = None, pixels: bool = False) -> Trained:
     """Loads the learner in `path`: a SavedModel that --export_dir wrote, or a run directory.
 
     A run directory is enough by itself: no data is looked for. Its learner is not transductive,
@@ -58,13 +61,15 @@ def load(path: pathlib.Path | str, steps: int | None = None) -> Trained:
 
     Args:
       steps: inner steps; None: as many as the evaluation takes. In a SavedModel they are fixed.
-    Raises: ArgumentError where it is neither, or not a learner of image classes.
+      pixels: whether a learner is wanted that labels every pixel: its labels are label images, its
+        inputs need be no square, and it has no preparation.
+    Raises: ArgumentError where it is neither, or not a learner of image classes (or of pixels).
     """
     path = pathlib.Path(path)
     if (path / 'saved_model.pb').is_file():
-        return _from_saved_model(path, steps)
+        return _from_saved_model(path, steps, pixels)
     if flagfile := flagfile_of(path):
-        return _from_run(path, flagfile, steps)
+        return _from_run(path, flagfile, steps, pixels)
     reason = (
         'neither a SavedModel of --export_dir (no saved_model.pb in it) nor a run directory (no '
         'flags.txt)'
@@ -72,7 +77,7 @@ def load(path: pathlib.Path | str, steps: int | None = None) -> Trained:
     raise ArgumentError('init_from', path, reason)
 
 
-def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
+def _from_saved_model(path: pathlib.Path, steps: int | None, pixels: bool) -> Trained:
     try:
         description = read_description(path)
         input_shape, its_steps = tuple(description['input_shape']), description.get('inner_steps')
@@ -90,6 +95,8 @@ def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
     if 'probabilities' not in predict.structured_outputs:
         reason = 'a regression learner; images are classified by one trained on images'
         raise ArgumentError('init_from', path, reason)
+    label = adapt.structured_input_signature[1]['support_y'].shape
+    _check_kind(label.rank == LABEL_IMAGES, pixels, path)
     if steps not in (None, its_steps):
         takes, other = 'no inner steps', 'leave it out'
         if its_steps is not None:
@@ -97,7 +104,8 @@ def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
         raise ArgumentError(
             'steps', steps, f'the SavedModel in --init_from={path} takes {takes}; {other}'
         )
-    _check_shape(input_shape, path)
+    if not pixels:
+        _check_shape(input_shape, path)
 
     # The default value keeps the model alive, and so its variables: signatures do not.
     def predict_query(state, query_x, model=model):
@@ -108,17 +116,19 @@ def _from_saved_model(path: pathlib.Path, steps: int | None) -> Trained:
         adapt=lambda support_x, support_y: adapt(support_x=support_x, support_y=support_y),
         predict_query=predict_query,
         input_shape=input_shape,
-        way=adapt.structured_input_signature[1]['support_y'].shape[-1],
+        way=label[-1],
         steps=its_steps,
         transductive=description.get('transductive', True),
         xla=False,
-        preparation=_preparation(description, path),
+        preparation=None if pixels else _preparation(description, path),
         inputs=description.get('inputs', 'pixels from 0 to 1'),
         about={name: description[name] for name in model_card.ABOUT if name in description},
     )
 
 
-def _from_run(path: pathlib.Path, flagfile: pathlib.Path, steps: int | None) -> Trained:
+def _from_run(
+    path: pathlib.Path, flagfile: pathlib.Path, steps: int | None, pixels: bool
+) -> Trained:
     flags = _flags(flagfile)
     source = SOURCES[flags.datasource]
     if not source.classification:
@@ -127,11 +137,13 @@ def _from_run(path: pathlib.Path, flagfile: pathlib.Path, steps: int | None) -> 
             'images'
         )
         raise ArgumentError('init_from', path, reason)
+    _check_kind(isinstance(source.objective, Segmentation), pixels, path)
     flags.transductive = False
     flags.tasks_file = None  # What it was scored on may be gone.
     problem = problem_of(flags)
     learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
-    _check_shape(problem.input_shape, path)
+    if not pixels:
+        _check_shape(problem.input_shape, path)
     load_weights(learner, path, for_tasks_alone=True)
     if steps is not None and not learner.takes_steps:
         raise ArgumentError(
@@ -149,7 +161,7 @@ def _from_run(path: pathlib.Path, flagfile: pathlib.Path, steps: int | None) -> 
         steps=steps,
         transductive=False,
         xla=learner.xla,
-        preparation=source.preparation(flags),
+        preparation=None if pixels else source.preparation(flags),
         inputs=source.inputs(flags),
         about=model_card.of_learner(learner)
         | model_card.of_run_directory(flagfile.parent, flags, _iteration(path)),
@@ -208,6 +220,16 @@ def _flags(flagfile: pathlib.Path) -> absl.flags.FlagValues:
         raise UserError(
             f'{flagfile}: {shortened(error)}; it was written by another version of this package'
         ) from error
+
+
+def _check_kind(labels_pixels: bool, wanted: bool, path: pathlib.Path) -> None:
+    """Raises ArgumentError for a learner of pixels where one of images is wanted, or otherwise."""
+    if labels_pixels and not wanted:
+        reason = 'labels every pixel of an image; python -m maml_tf.map_region makes maps by it'
+        raise ArgumentError('init_from', path, reason)
+    if wanted and not labels_pixels:
+        reason = 'classifies whole images (python -m maml_tf.adapt); maps need a learner of pixels'
+        raise ArgumentError('init_from', path, reason)
 
 
 def _check_shape(shape: Sequence[int], path: pathlib.Path) -> None:

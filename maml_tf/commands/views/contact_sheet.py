@@ -114,7 +114,7 @@ def _main(argv: list[str]) -> None:
     command_line.check_values(values)
     check_flags(values, SOURCES)
     source = SOURCES[values.datasource]
-    if source.preparation is None:
+    if not source.classification or source.preparation is None:
         raise UserError(f'--datasource={values.datasource}: has no images by class to look at')
     training, evaluation = episode_specs(values, source)
     if values.split == 'train':

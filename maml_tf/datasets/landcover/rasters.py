@@ -65,6 +65,11 @@ def write_labels(path: pathlib.Path, labels: np.ndarray, georeference: dict[str,
         file.write(labels[np.newaxis])
 
 
+def write_picture(path: pathlib.Path, labels: np.ndarray) -> None:
+    """Writes uint8 [height, width] as a grey PNG."""
+    Image.fromarray(labels).save(path)
+
+
 @contextlib.contextmanager
 def _rasterio():
     try:

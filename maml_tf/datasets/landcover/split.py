@@ -55,7 +55,7 @@ def read_split_file(
         path = pathlib.Path(path).expanduser()
         check_is_file(path)
         text = path.read_text('utf-8-sig')
-        header, *rows = csv.reader(text.splitlines()) or [[]]
+        header, *rows = [*csv.reader(text.splitlines())] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise wrong(f'no csv file in UTF-8 ({described(error)})') from error
     if [cell.strip() for cell in header] != [noun, 'split']:

@@ -16,7 +16,7 @@ ALGORITHMS = ('anil', 'fine_tuning', 'from_scratch', 'maml', 'meta_sgd', 'reptil
 SIDE = 64
 
 
-def unet(flags, input_shape, output_dim, **changes) -> Network:
+def unet(flags, input_shape: tuple[int, int, int], output_dim: int, **changes: Any) -> Network:
     """Makes the U-Net that the flags describe."""
     of_vectors = ('head', 'pool_padding', 'film')
     changes = {name: value for name, value in changes.items() if name not in of_vectors}
@@ -75,6 +75,12 @@ def _deepglobe(flags):
     return deepglobe(flags.data_dir, flags.image_size or SIDE, flags.split_file)
 
 
+def _label_images(flags):
+    from maml_tf.datasets.landcover.folder import label_images as of_folder
+
+    return of_folder(flags.data_dir, flags.image_size or SIDE, flags.bands, flags.split_file)
+
+
 _OF_SENTINEL = (
     'tiles, Sentinel-2 reflectance from 0 to 1 (1 is 10,000 in the files){radar}; bands: {bands}'
 )
@@ -92,6 +98,13 @@ ROWS = {
         lambda flags: 3,
         lambda flags: 'tiles of 100 m, red, green and blue, pixels from 0 to 1',
         licence="the challenge's terms; cite Demir et al. 2018",
+    ),
+    'label_images': label_images(
+        _label_images,
+        lambda flags: BANDS[flags.bands],
+        lambda flags: 'tiles, pixels from 0 to 1 as maml_tf/datasets/landcover/bands.py says',
+        reads=('bands',),
+        licence="your own folder's",
     ),
     'sen12ms': label_images(
         _sen12ms,

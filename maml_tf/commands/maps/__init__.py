@@ -1,0 +1,1 @@
+"""Maps of a region of one's own."""
