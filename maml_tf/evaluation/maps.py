@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -18,6 +19,21 @@ from maml_tf.terminal.text import cut
 TASKS = 4  # rows of the picture
 LONGEST_NAME = 24
 NOTHING = (0.85, 0.85, 0.85)  # the colour of what does not count
+# As maps have them.
+OF_LAND = {
+    'forest': '#1b7837',
+    'shrubland': '#a6a03c',
+    'savanna': '#c9b458',
+    'grassland': '#9bd46a',
+    'rangeland': '#9bd46a',
+    'wetlands': '#3fb8af',
+    'croplands': '#f2cf4a',
+    'agriculture': '#f2cf4a',
+    'urban': '#d7301f',
+    'snow and ice': '#bfe3f7',
+    'barren': '#a1785a',
+    'water': '#2b5fb3',
+}
 DARKEST, BRIGHTEST = 2, 98  # percentiles that become black and white
 RED_GREEN_BLUE = (3, 2, 1)  # of tiles with more than three bands, Sentinel-2's
 
@@ -66,7 +82,7 @@ def draw(
     columns = ['tile', *rows[0][1]]
     figure = Figure(figsize=(2.1 * len(columns) + 1.9, 2.1 * len(rows) + 0.8), layout='constrained')
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
-    colours = palette(len(class_names))
+    colours = palette(class_names)
     for axes, (tile, maps), row_name in zip(grid, rows, row_names, strict=True):
         axes[0].imshow(visible(tile), interpolation='nearest')
         axes[0].set_ylabel(cut(row_name, LONGEST_NAME), fontsize=8)
@@ -85,10 +101,17 @@ def draw(
     figures.save(figure, path)
 
 
-def palette(classes: int) -> np.ndarray:
-    """Returns the colour of each class, floats [classes, 3]: always the same of a number."""
-    name = 'tab10' if classes <= 10 else 'tab20'
-    return colormaps[name](np.arange(classes) % 20)[:, :3]
+def palette(class_names: Sequence[str]) -> np.ndarray:
+    """Returns the colour of each class, floats [classes, 3].
+
+    Land covers have theirs, other names one by their number.
+    """
+    others = colormaps['tab10' if len(class_names) <= 10 else 'tab20'].colors
+    colours = [
+        to_rgb(OF_LAND.get(name.lower(), others[number % len(others)]))
+        for number, name in enumerate(class_names)
+    ]
+    return np.array(colours).reshape(-1, 3)
 
 
 def coloured(numbers: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -100,7 +123,7 @@ def coloured(numbers: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 def legend(numbers: np.ndarray, class_names: Sequence[str]) -> list[Patch]:
     """Returns what a legend shows of the numbers in some maps."""
-    colours = palette(len(class_names))
+    colours = palette(class_names)
     handles = [
         Patch(color=colours[number], label=cut(class_names[number], LONGEST_NAME))
         for number in numbers

@@ -30,7 +30,7 @@ Rows that were run come first. *Not run* means that nobody has run the flagfile 
 - **paper**: the published figure, with its 95% interval where the paper gives one. *As quoted,
   unverified* in the last column: nobody has looked it up in the paper.
 - **ours**: the mean over the test tasks and the seeds, with the 95% interval over the test tasks.
-  In %: accuracy; in nats: log-likelihood per point; of environments: the average return; else:
+  In %: accuracy, of label images that of pixels; in nats: log-likelihood per point; of environments: the average return; else:
   mean squared error.
 - **seeds**: runs with other initial weights and training tasks, evaluated on the same tasks.
 - **iterations**: of the evaluated checkpoint, and how many the flagfile asks for.
@@ -139,7 +139,7 @@ def _figures(result: dict[str, Any], metric: str) -> str:
 
 def _figure(value: float, half: float | None, metric: str) -> str:
     """Writes 0.9557, 0.008 as '95.6 ± 0.8 %'; errors keep two digits, small ones four."""
-    if metric == 'accuracy':
+    if metric in ('accuracy', 'pixel_accuracy'):
         value, digits, unit = 100 * value, 1, ' %'
         half = None if half is None else 100 * half
     elif metric == 'log_likelihood':
