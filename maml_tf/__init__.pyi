@@ -56,6 +56,9 @@ from maml_tf.datasets.functions.function_families import SparseLinear as SparseL
 from maml_tf.datasets.functions.function_families import TwoLayerNetwork as TwoLayerNetwork
 from maml_tf.datasets.functions.gaussian_process import GaussianProcess as GaussianProcess
 from maml_tf.datasets.functions.sinusoid import Sinusoid as Sinusoid
+from maml_tf.datasets.landcover.deepglobe import deepglobe as deepglobe
+from maml_tf.datasets.landcover.folder import label_images as label_images
+from maml_tf.datasets.landcover.sen12ms import sen12ms as sen12ms
 from maml_tf.datasets.landcover.tiles import landcover as landcover
 from maml_tf.datasets.miniimagenet import miniimagenet as miniimagenet
 from maml_tf.datasets.molecules.features import molecule_inputs as molecule_inputs
@@ -66,6 +69,7 @@ from maml_tf.datasets.omniglot import omniglot as omniglot
 from maml_tf.datasets.tieredimagenet import tieredimagenet as tieredimagenet
 from maml_tf.episodes.image_completion import ImageCompletion as ImageCompletion
 from maml_tf.episodes.images import ImageClasses as ImageClasses
+from maml_tf.episodes.segmentation.source import LabelledRegions as LabelledRegions
 from maml_tf.episodes.source import EpisodeSource as EpisodeSource
 from maml_tf.episodes.task import Batch as Batch
 from maml_tf.episodes.task import BatchSpec as BatchSpec
@@ -90,11 +94,13 @@ from maml_tf.networks.image_encoders.r2d2_encoder import r2d2_encoder as r2d2_en
 from maml_tf.networks.image_encoders.resnet12 import resnet12 as resnet12
 from maml_tf.networks.keras_network import KerasNetwork as KerasNetwork
 from maml_tf.networks.network import Network as Network
+from maml_tf.networks.unet import UNet as UNet
 from maml_tf.objectives.classification import Classification as Classification
 from maml_tf.objectives.classification import MeanClassification as MeanClassification
 from maml_tf.objectives.metric import Metric as Metric
 from maml_tf.objectives.objective import Objective as Objective
 from maml_tf.objectives.objective import Return as Return
+from maml_tf.objectives.pixels import Segmentation as Segmentation
 from maml_tf.objectives.regression import GaussianLikelihood as GaussianLikelihood
 from maml_tf.objectives.regression import Regression as Regression
 from maml_tf.objectives.roc_auc import RocAuc as RocAuc

@@ -30,7 +30,7 @@ Rows that were run come first. *Not run* means that nobody has run the flagfile 
 - **paper**: the published figure, with its 95% interval where the paper gives one. *As quoted,
   unverified* in the last column: nobody has looked it up in the paper.
 - **ours**: the mean over the test tasks and the seeds, with the 95% interval over the test tasks.
-  In %: accuracy, of label images that of pixels; in nats: log-likelihood per point; of environments: the average return; else:
+  In %: accuracy; in nats: log-likelihood per point; of environments: the average return; else:
   mean squared error.
 - **seeds**: runs with other initial weights and training tasks, evaluated on the same tasks.
 - **iterations**: of the evaluated checkpoint, and how many the flagfile asks for.

@@ -16,7 +16,6 @@ from maml_tf.terminal.text import listed, shown
 
 # The entries of maml_tf.json that say of a learner what stays true of what is made of it.
 ABOUT = ('method', 'batch_norm', 'data', 'training', 'evaluation', 'iteration')
-TITLES = {'%': 'accuracy'}
 # What the page is about, and where the same is written for programs.
 SAVED_MODEL = (
     'A TensorFlow SavedModel that maml_tf wrote. It needs TensorFlow alone; `maml_tf.json` '
@@ -173,7 +172,7 @@ def _size(sizes: Mapping[str, Any]) -> str:
 
 
 def _metric(scores: Mapping[str, Any]) -> str:
-    return TITLES.get(scores['unit'], scores['metric'])
+    return scores['metric'].replace('_', ' ') if scores['unit'] == '%' else scores['metric']
 
 
 def _score(scores: Mapping[str, Any]) -> str:
