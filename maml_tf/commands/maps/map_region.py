@@ -27,6 +27,8 @@ from maml_tf.terminal import progress, quiet
 from maml_tf.terminal.exit import errors_as_one_line
 from maml_tf.terminal.text import counted, listed, shown
 
+LARGEST_PICTURE = 1000  # pixels along a side
+
 
 def parser() -> argparse.ArgumentParser:
     """Returns the options of this command."""
@@ -119,9 +121,11 @@ def _map(path, mapper, out):
             'pixels and more'
         )
     numbers = mapper.map(bands)
+    # Of a whole scene a picture would show every so many pixels anyway.
+    few = slice(None, None, max(1, max(numbers.shape) // LARGEST_PICTURE))
     maps.draw(
         out / f'{path.stem}.png',
-        [(mapper.scaled(bands), {'map': numbers})],
+        [(mapper.scaled(bands[few, few]), {'map': numbers[few, few]})],
         mapper.class_names,
         f'{path.name}: {listed([mapper.class_names[n] for n in np.unique(numbers)])}',
         [''],

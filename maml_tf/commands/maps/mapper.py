@@ -56,20 +56,14 @@ class Mapper:
         """
         height, width = values.shape[:2]
         places = corners(height, width, self.side)
-        tiles = np.stack([self.scaled(values[box(place, self.side)]) for place in places])
-        # The last call may label tiles again: a graph is of one size.
-        whole = -(-len(tiles) // CHUNK) * CHUNK
-        numbers = np.concatenate(
-            [
-                self._predict(tf.constant(tiles[np.arange(start, start + CHUNK) % len(tiles)]))
-                for start in progress.bar(
-                    range(0, whole, CHUNK), 'labelling', unit=' calls', delay=3, leave=False
-                )
-            ]
-        )
-        found = np.zeros([height, width], np.int64)
-        for place, labels in zip(places, numbers):
-            found[box(place, self.side)] = labels
+        found = np.zeros([height, width], np.uint8)
+        starts = range(0, len(places), CHUNK)
+        for start in progress.bar(starts, 'labelling', unit=' calls', delay=3, leave=False):
+            # The last call labels some tiles again: a graph is of one size.
+            chunk = [places[i % len(places)] for i in range(start, start + CHUNK)]
+            tiles = np.stack([self.scaled(values[box(place, self.side)]) for place in chunk])
+            for place, labels in zip(chunk, self._predict(tf.constant(tiles)).numpy()):
+                found[box(place, self.side)] = labels
         return found
 
 
