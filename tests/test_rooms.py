@@ -16,7 +16,7 @@ ORDER = (
 # What `python -m` starts, and the package's public names.
 DOORS = (
     *('__init__', 'adapt', 'compare', 'completions', 'contact_sheet', 'inspect_folder'),
-    *('landscape', 'map_region', 'memorisation', 'results'),
+    *('landscape', 'map_region', 'results'),
 )
 MOST = 13  # files in a room, besides its __init__.py
 FILES = sorted(path for path in PACKAGE.rglob('*.py'))
