@@ -13,6 +13,7 @@ from maml_tf.algorithms.baselines.regression.in_context_baseline import (
     InContextBaseline as InContextBaseline,
 )
 from maml_tf.algorithms.baselines.support_only import SupportOnly as SupportOnly
+from maml_tf.algorithms.baselines.viterbi import Viterbi as Viterbi
 from maml_tf.algorithms.closed_form.head_learner import HeadLearner as HeadLearner
 from maml_tf.algorithms.closed_form.lrd2 import LRD2 as LRD2
 from maml_tf.algorithms.closed_form.metaoptnet import MetaOptNet as MetaOptNet
@@ -50,6 +51,7 @@ from maml_tf.datasets.cifar import cifar_fs as cifar_fs
 from maml_tf.datasets.cifar import fc100 as fc100
 from maml_tf.datasets.cub import cub as cub
 from maml_tf.datasets.directory import directory as directory
+from maml_tf.datasets.functions.channel_coding import ChannelCoding as ChannelCoding
 from maml_tf.datasets.functions.function_families import DecisionTree as DecisionTree
 from maml_tf.datasets.functions.function_families import Linear as Linear
 from maml_tf.datasets.functions.function_families import SparseLinear as SparseLinear
@@ -95,6 +97,7 @@ from maml_tf.networks.image_encoders.resnet12 import resnet12 as resnet12
 from maml_tf.networks.keras_network import KerasNetwork as KerasNetwork
 from maml_tf.networks.network import Network as Network
 from maml_tf.networks.unet import UNet as UNet
+from maml_tf.objectives.bits import Bits as Bits
 from maml_tf.objectives.classification import Classification as Classification
 from maml_tf.objectives.classification import MeanClassification as MeanClassification
 from maml_tf.objectives.metric import Metric as Metric

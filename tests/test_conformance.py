@@ -14,11 +14,13 @@ from maml_tf import algorithms
 from maml_tf.algorithms.model_based.cnp_classifier import CNPClassifier
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.optimisation.reptile import Reptile
+from maml_tf.datasets.functions.channel_coding import ChannelCoding
 from maml_tf.datasets.functions.sinusoid import Sinusoid
 from maml_tf.episodes.images import ImageClasses
 from maml_tf.episodes.task import BatchSpec, EpisodeSpec, Task
 from maml_tf.evaluation import evaluate
 from maml_tf.networks.fully_connected import FullyConnected
+from maml_tf.objectives.bits import Bits
 from maml_tf.objectives.regression import Regression
 from maml_tf.saving.checkpoints import LEARNER
 from maml_tf.saving.exports.export import export
@@ -52,7 +54,9 @@ LEARNERS['reptile of regression'] = regression(Reptile, inner_lr=0.01, evaluatio
 
 
 def source_for(learner, spec):
-    """Easy tasks of the learner's kind: images whose classes differ by pattern, or the sinusoid."""
+    """Easy tasks of the learner's kind: images of patterns, the sinusoid, or words of a code."""
+    if isinstance(learner.objective, Bits):
+        return ChannelCoding()
     if not learner.objective.classification:
         return Sinusoid()
     rng = np.random.default_rng(0)

@@ -51,6 +51,7 @@ FLAG_OF = {
     'beta': 'mr_maml_beta',
     'raw_scale': 'mr_maml_scale_from',
     'objects': 'task_count',
+    'messages': 'channel_messages',
     'rates': 'meta_sgd_rate_from, --meta_sgd_rate_to',
     'meta_learner': 'deml_learner',
     'weight': 'deml_weight',

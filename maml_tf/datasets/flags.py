@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from maml_tf.datasets import omniglot
-from maml_tf.datasets.functions import prompt_shifts
+from maml_tf.datasets.functions import channel_coding, prompt_shifts
 from maml_tf.datasets.landcover import bands
 from maml_tf.datasets.molecules import flags as molecules
 from maml_tf.episodes import manifest
@@ -236,3 +236,4 @@ def define_flags(flags, sources: Iterable[str]) -> None:
     omniglot.define_flags(flags)
     molecules.define_flags(flags)
     prompt_shifts.define_flags(flags)
+    channel_coding.define_flags(flags)

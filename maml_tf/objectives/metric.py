@@ -38,6 +38,8 @@ PIXEL_ACCURACY = Metric('pixel_accuracy', 'Pixel accuracy', '%', higher_is_bette
 MEAN_IOU = Metric('mean_iou', 'Mean IoU', '%', higher_is_better=True)
 KAPPA = Metric('kappa', "Cohen's kappa", '', higher_is_better=True)
 SQUARED_ERROR = Metric('loss', 'Mean squared error', '', higher_is_better=False)
+# The share of the bits of a message that are decoded wrongly.
+BIT_ERROR_RATE = Metric('bit_error_rate', 'Bit error rate', '%', higher_is_better=False)
 RETURN = Metric('return', 'Average return', '', higher_is_better=True)
 # In nats.
 LOG_LIKELIHOOD = Metric('log_likelihood', 'Log-likelihood per point', '', higher_is_better=True)

@@ -17,6 +17,7 @@ TRAINING_FLAGS = (
     *('train_way_from', 'train_shot_from', 'train_query_from', 'leave_to_query'),
     *('within_groups', 'dimension', 'query_contains_support'),
     *('bands', 'fewest_patches', 'featurise', 'most_atoms', 'task_count'),
+    *('channel', 'channel_range', 'channel_messages'),
     *('meta_lr', *outer_optimizers.FLAGS, 'clip'),
     *('network', 'encoder', 'dropout', 'augment', 'cells', 'external', 'external_labels'),
     *rl.OF_TRAINING,

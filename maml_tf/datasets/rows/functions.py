@@ -1,6 +1,6 @@
 """The rows of regression: functions that are computed, and the completion of images."""
 
-from maml_tf.datasets.functions import function_families, prompt_shifts
+from maml_tf.datasets.functions import channel_coding, function_families, prompt_shifts
 from maml_tf.datasets.functions.gaussian_process import GaussianProcess
 from maml_tf.datasets.functions.sinusoid import Sinusoid
 from maml_tf.datasets.rows.networks import dense_network
@@ -47,6 +47,14 @@ def _celeba(flags):
     return ImageCompletion(images, flags.query_contains_support, flags.test_query_contains_support)
 
 
+def _decoder(flags, input_shape, output_dim, **changes):
+    # The authors' is four convolutions over the 10 places of a word, which start by Xavier's
+    # (Glorot's) distribution; ours is dense.
+    return dense_network((128, 128))(
+        flags, input_shape, output_dim, **{'start': 'glorot', **changes}
+    )
+
+
 _CONTAINS_SUPPORT = ('query_contains_support', 'test_query_contains_support')
 
 ROWS = {
@@ -63,6 +71,17 @@ ROWS = {
     'sparse_linear': _family(function_families.SparseLinear),
     'decision_tree': _family(function_families.DecisionTree),
     'two_layer_network': _family(function_families.TwoLayerNetwork),
+    'channel_coding': Source(
+        load=channel_coding.from_flags,
+        input_shape=lambda flags: channel_coding.ChannelCoding.input_shape,
+        network=_decoder,
+        objective=channel_coding.ChannelCoding.objective,
+        output_dim=channel_coding.LENGTH,
+        print_every=500,
+        iterations_per_call=100,
+        inputs=lambda flags: 'the 20 received symbols of a word, the two of each bit side by side',
+        reads=channel_coding.FLAGS,
+    ),
     'celeba': _regression(
         _celeba,
         lambda flags: 2,

@@ -1,0 +1,1 @@
+"""Codes that protect a message on a noisy channel: how words are made, and how they are decoded."""
