@@ -88,6 +88,8 @@ _HOMES = {
     'sen12ms': 'datasets.landcover.sen12ms',
     'deepglobe': 'datasets.landcover.deepglobe',
     'label_images': 'datasets.landcover.folder',
+    'UserVideos': 'datasets.objects.user_videos',
+    'orbit': 'datasets.objects.orbit',
     'Network': 'networks.network',
     'ConvNet': 'networks.conv_net',
     'EncodedNetwork': 'networks.encoded',

@@ -65,8 +65,10 @@ from maml_tf.datasets.landcover.tiles import landcover as landcover
 from maml_tf.datasets.miniimagenet import miniimagenet as miniimagenet
 from maml_tf.datasets.molecules.features import molecule_inputs as molecule_inputs
 from maml_tf.datasets.molecules.molecules import Molecules as Molecules
+from maml_tf.datasets.objects.orbit import orbit as orbit
 from maml_tf.datasets.objects.pose import pose as pose
 from maml_tf.datasets.objects.rendered_pose import RenderedPose as RenderedPose
+from maml_tf.datasets.objects.user_videos import UserVideos as UserVideos
 from maml_tf.datasets.omniglot import omniglot as omniglot
 from maml_tf.datasets.tieredimagenet import tieredimagenet as tieredimagenet
 from maml_tf.episodes.image_completion import ImageCompletion as ImageCompletion

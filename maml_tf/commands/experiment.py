@@ -163,6 +163,11 @@ def _check_sizes(flags, problem: Problem, learner: Learner) -> None:
             f'--train_way_from, --train_shot_from, --train_query_from: {flags.algorithm} with '
             f'--norm={flags.norm} takes tasks of one size only'
         )
+    if problem.evaluation.varies and not learner.takes_masks:
+        raise UserError(
+            f'--all_objects: {flags.algorithm} with --norm={flags.norm} takes tasks of one size '
+            'only'
+        )
 
 
 def _run_directory(

@@ -10,6 +10,7 @@ import numpy as np
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import Experiment
 from maml_tf.commands.run_export import run_export
+from maml_tf.commands.run_videos import run_videos
 from maml_tf.commands.views import completed
 from maml_tf.episodes import manifest
 from maml_tf.episodes.image_completion import ImageCompletion
@@ -49,8 +50,19 @@ def run_evaluation(experiment: Experiment) -> None:
     def tell():
         axis = learner.axis(scores.shape[1])
         size = _size(experiment)
+        # Predictions of an ensemble are averaged in its scores alone.
+        of_videos = {} if members else run_videos(experiment, origin)
         results = report_scores(
-            experiment, scores, axis, size, protocol, iteration, origin, members, further
+            experiment,
+            scores,
+            axis,
+            size,
+            protocol,
+            iteration,
+            origin,
+            members,
+            further,
+            of_videos,
         )
         _draw(experiment, scores, tasks, size)
         print(f'Pictures and results.json: {directory.path}')
@@ -69,6 +81,7 @@ def report_scores(
     origin: str,
     members: Sequence[int] = (),
     further: Mapping[Metric, np.ndarray] | None = None,
+    also: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Prints the table and writes results.json and its relatives; returns its content.
 
@@ -80,6 +93,7 @@ def report_scores(
       iteration, origin: of the weights.
       members: iterations of an ensemble.
       further: scores [tasks, entries] by the objective's further metrics.
+      also: what else results.json says.
     """
     flags, directory, learner = experiment.flags, experiment.directory, experiment.learner
     split = 'test' if flags.test_set else 'validation'
@@ -103,7 +117,7 @@ def report_scores(
         results['further'] = [
             report.further_results(values, metric) for metric, values in further.items()
         ]
-    results['transductive'] = learner.transductive
+    results |= {'transductive': learner.transductive, **(also or {})}
     shot = getattr(experiment.evaluation, 'shot', flags.update_batch_size)
     report.write(directory.path, scores, results, shot, learner.evaluation_lr, further)
     return results

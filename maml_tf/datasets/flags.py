@@ -37,6 +37,11 @@ def check_flags(flags, sources: 'Mapping[str, Source]') -> None:
             f'only to {those}'
         )
     _set_way(flags, chosen)
+    if flags.all_objects and (flags.tasks_file or flags.write_tasks):
+        raise UserError(
+            '--all_objects: its tasks differ in their way, and a list of tasks has one way; leave '
+            'out --tasks_file and --write_tasks'
+        )
     if flags.leave_to_query and flags.train_shot_from is None:
         raise UserError(
             '--leave_to_query: only with --train_shot_from, where tasks differ in their shots'
@@ -85,7 +90,10 @@ def episode_specs(flags, source: 'Source') -> tuple[EpisodeSpec, EpisodeSpec]:
         if flags.test_query not in (None, query):
             reason = f'the tasks of --tasks_file={flags.tasks_file} have {query} of each class'
             raise ArgumentError('query', flags.test_query, reason)
-    return training, EpisodeSpec(way, shot, query, within_groups=flags.within_groups)
+    least_way = 2 if flags.all_objects else None
+    return training, EpisodeSpec(
+        way, shot, query, least_way=least_way, within_groups=flags.within_groups
+    )
 
 
 def train_update_batch_size(flags) -> int:
@@ -233,7 +241,32 @@ def define_flags(flags, sources: Iterable[str]) -> None:
         'and all iterations are pretraining',
     )
     bands.define_flags(flags)
+    _define_flags_of_videos(flags)
     omniglot.define_flags(flags)
     molecules.define_flags(flags)
     prompt_shifts.define_flags(flags)
     channel_coding.define_flags(flags)
+
+
+def _define_flags_of_videos(flags) -> None:
+    flags.DEFINE_integer(
+        'frame_every',
+        1,
+        'orbit: read one of so many frames of a video; neighbours look nearly alike',
+        lower_bound=1,
+    )
+    flags.DEFINE_bool(
+        'all_objects',
+        False,
+        'orbit: tasks of validation and test have all objects of their user, at most '
+        '--num_classes, as the benchmark asks',
+    )
+    flags.DEFINE_integer(
+        'video_tasks',
+        1,
+        'orbit: evaluate whole videos in so many tasks of each user (the benchmark: 50); 0: none',
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
+        'video_frames', 200, 'orbit: frames of each such video, at most', lower_bound=1
+    )

@@ -8,6 +8,7 @@ from maml_tf.datasets.rows import (
     molecules,
     objects,
     simulations,
+    videos,
 )
 from maml_tf.datasets.source import Source
 
@@ -19,5 +20,6 @@ _KINDS = (
     molecules,
     objects,
     simulations,
+    videos,
 )
 SOURCES: dict[str, Source] = {name: row for kind in _KINDS for name, row in kind.ROWS.items()}

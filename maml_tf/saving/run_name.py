@@ -18,6 +18,7 @@ TRAINING_FLAGS = (
     *('within_groups', 'dimension', 'query_contains_support'),
     *('bands', 'fewest_patches', 'featurise', 'most_atoms', 'task_count'),
     *('channel', 'channel_range', 'channel_messages'),
+    'frame_every',
     *('meta_lr', *outer_optimizers.FLAGS, 'clip'),
     *('network', 'encoder', 'dropout', 'augment', 'cells', 'external', 'external_labels'),
     *rl.OF_TRAINING,

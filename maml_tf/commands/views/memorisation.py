@@ -4,7 +4,8 @@ A learner that remembers its training tasks is about as good on them before adap
 and on new tasks it stays bad (Yin et al. 2020, arXiv 1912.03820). One that adapts is bad on either
 before, and good on either after.
 
-    python -m maml_tf.commands.views.memorisation RUN_DIRECTORY ... [--tasks=600] [--picture=memorisation.png]
+    python -m maml_tf.commands.views.memorisation RUN_DIRECTORY ... [--tasks=600]
+        [--picture=memorisation.png]
 
 A run may have a name and a number of inner steps (else: those of its evaluation), as in
 MAML=logs/run@5. New tasks are those of the test split.

@@ -1,0 +1,1 @@
+"""How well objects are recognised in whole videos: the metrics, who scores, and the picture."""
