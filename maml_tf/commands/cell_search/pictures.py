@@ -12,6 +12,9 @@ from maml_tf.networks.cells.cell import OUTSIDE, Cell
 
 OUTSIDE_NAMES = ('cell before\nthe previous', 'previous\ncell')
 COLOURS = {'conv': '#cfe3f5', 'sepa': '#d9f0d3', 'max3': '#fde3c8', 'aver': '#fde3c8'}
+# Of the images, by their number.
+LINES = [f'C{i}' for i in (0, 1, 2, 3, 4, 5, 6, 8, 9)]
+_STEP = 2.6  # between blocks
 KINDS = (
     ('chosen by the search', 'tab:blue', 'o', lambda row: row['origin'] not in (RANDOM, AGAIN)),
     ('random, the control', 'tab:orange', 's', lambda row: row['origin'] == RANDOM),
@@ -20,32 +23,40 @@ KINDS = (
 
 
 def draw_cell(path: pathlib.Path, cell: Cell, title: str) -> None:
-    """Draws the graph of a cell, from what it takes on the left to what it gives on the right."""
-    columns = _columns(cell)
-    places = {0: (0.0, 0.5), 1: (0.0, -0.5 - (cell.size - 1))}
-    for number, column in enumerate(columns):
-        places[OUTSIDE + number] = (3.4 * (column + 1), -1.0 * number)
-    end = 3.4 * (max(columns) + 2), -(cell.size - 1) / 2
-    figure = Figure(figsize=(2.5 + 2.3 * (max(columns) + 2), 1.6 + 1.25 * cell.size))
+    """Draws the graph of a cell, as stairs: each image has a row, and what takes it lies below.
+
+    So no line runs behind a box. Lines of an image have a colour of their own.
+    """
+    rows = OUTSIDE + cell.size
+    starts = {i: (0.75, -0.8 * i) for i in range(OUTSIDE)}
+    end = _STEP * (cell.size + 1) + 0.4
+    figure = Figure(figsize=(1.5 + 0.85 * (end + 1), 0.8 + 0.85 * rows))
     axes = figure.subplots()
     for i, name in enumerate(OUTSIDE_NAMES):
-        _box(axes, places[i], name, '#eeeeee', 1.5, 0.5)
+        _box(axes, (0.0, -0.8 * i), name, '#eeeeee', 1.5, 0.5)
     for number, block in enumerate(cell.blocks):
-        x, y = places[OUTSIDE + number]
-        for place, side in ((0, 0.24), (2, -0.24)):
+        x, y = _STEP * (number + 1), -1.7 - number
+        for place, side, gap in ((0, 0.23, 0.2), (2, -0.23, 0.4)):
             taken, operation = block[place : place + 2]
-            spot = x - 1.35, y + side
-            _arrow(axes, _right_of(places[taken], taken), (spot[0] - 0.62, spot[1]))
-            _box(axes, spot, operation, COLOURS.get(operation[:4], 'white'), 1.24, 0.34)
-            _arrow(axes, (spot[0] + 0.62, spot[1]), (x - 0.2, y))
-        axes.text(x, y, '+', ha='center', va='center', fontsize=13, zorder=3)
-        axes.plot([x], [y], 'o', markersize=17, color='white', markeredgecolor='black', zorder=2)
+            left, right, height = x - 0.7, x + 0.7, y + side
+            # From the row of the image to just before the box, and down to it.
+            corner = left - gap
+            turns = [starts[taken], (corner, starts[taken][1]), (corner, height), (left, height)]
+            _line(axes, turns, LINES[taken])
+            _box(axes, (x, height), operation, COLOURS.get(operation[:4], 'white'), 1.4, 0.36)
+            _line(axes, [(right, height), (x + 1.0, y)], LINES[OUTSIDE + number])
+        starts[OUTSIDE + number] = x + 1.15, y
+        axes.plot([x + 1.15], [y], 'o', ms=15, color='white', mec='black', zorder=2)
+        axes.text(x + 1.15, y, '+', ha='center', va='center', fontsize=12, zorder=3)
+    heights = [starts[taken][1] for taken in cell.ends]
     for taken in cell.ends:
-        _arrow(axes, _right_of(places[taken], taken), (end[0] - 0.85, end[1]))
-    name = 'conv1x1' if len(cell.ends) == 1 else 'joined,\nconv1x1'
-    _box(axes, end, name, '#eeeeee', 1.5, 0.5)
-    axes.set_xlim(-1.1, end[0] + 1.1)
-    axes.set_ylim(min(y for _, y in places.values()) - 0.6, 1.0)
+        first = starts[taken][0] + 0.15, starts[taken][1]
+        _line(axes, [first, (end - 0.6, first[1])], LINES[taken])
+    text = 'conv1x1' if len(heights) == 1 else 'joined,\nconv1x1'
+    centre = end, (max(heights) + min(heights)) / 2
+    _box(axes, centre, text, '#eeeeee', 1.2, max(heights) - min(heights) + 0.5)
+    axes.set_xlim(-0.9, end + 0.8)
+    axes.set_ylim(-1.7 - cell.size + 0.3, 0.4)
     axes.set_axis_off()
     axes.set_title(title)
     figures.fit_and_save(figure, path)
@@ -62,20 +73,14 @@ def draw_search(path: pathlib.Path, rows: list[Row], title: str) -> None:
             axes.scatter(
                 *zip(*points), c=colour, marker=marker, label=label, s=28, alpha=0.8, zorder=3
             )
-    for label, colour, marker, belongs in KINDS[:2]:
+    for _, colour, _, belongs in KINDS[:2]:
         line = [(x, 100 * r['accuracy']) for x, r in zip(minutes, rows) if belongs(r)]
         if line:
             times, values = zip(*line)
             best = list(itertools.accumulate(values, max))
-            axes.step(
-                (*times, minutes[-1]),
-                (*best, best[-1]),
-                where='post',
-                color=colour,
-                alpha=0.7,
-                label='best so far of these',
-            )
-        del label, marker
+            ends = (*times, minutes[-1]), (*best, best[-1])
+            axes.step(*ends, where='post', color=colour, alpha=0.7)
+    axes.plot([], color='gray', label='best so far')
     sizes = [row['size'] for row in rows if row['origin'] != AGAIN]
     for i in range(1, len(sizes)):
         if sizes[i] != sizes[i - 1]:
@@ -97,22 +102,11 @@ def draw_search(path: pathlib.Path, rows: list[Row], title: str) -> None:
     axes.set_ylabel('validation accuracy (%)')
     axes.margins(y=0.12)
     axes.grid(alpha=0.3)
-    axes.legend(loc='lower right', fontsize=8)
     axes.set_title(title)
-    figures.fit_and_save(figure, path)
-
-
-def _columns(cell):
-    """Returns of each block how many blocks lie at most between it and the left."""
-    columns = []
-    for block in cell.blocks:
-        inner = [columns[taken - OUTSIDE] for taken in block[::2] if taken >= OUTSIDE]
-        columns.append(1 + max(inner, default=-1))
-    return columns
-
-
-def _right_of(place, taken):
-    return place[0] + (0.75 if taken < OUTSIDE else 0.2), place[1]
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc='lower center', ncol=len(handles[0]), frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figures.save(figure, path)
 
 
 def _box(axes, centre, text, colour, width, height):
@@ -125,11 +119,8 @@ def _box(axes, centre, text, colour, width, height):
     axes.text(x, y, text, ha='center', va='center', fontsize=8, zorder=3)
 
 
-def _arrow(axes, start, end):
-    axes.annotate(
-        '',
-        end,
-        start,
-        arrowprops={'arrowstyle': '-|>', 'color': 'dimgray', 'linewidth': 1, 'shrinkA': 0},
-        zorder=1,
-    )
+def _line(axes, turns, colour):
+    """Draws a line with these turns, and an arrow at its end."""
+    axes.plot(*zip(*turns), color=colour, linewidth=1.3, solid_joinstyle='round', zorder=1)
+    arrow = {'arrowstyle': '-|>', 'color': colour, 'shrinkA': 0, 'shrinkB': 0}
+    axes.annotate('', turns[-1], turns[-2], arrowprops=arrow, zorder=1)
