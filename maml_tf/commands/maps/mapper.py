@@ -59,10 +59,11 @@ class Mapper:
         found = np.zeros([height, width], np.uint8)
         starts = range(0, len(places), CHUNK)
         for start in progress.bar(starts, 'labelling', unit=' calls', delay=3, leave=False):
-            # The last call labels some tiles again: a graph is of one size.
+            # The last call is filled up with tiles that are labelled already: a graph is of one size.
             chunk = [places[i % len(places)] for i in range(start, start + CHUNK)]
             tiles = np.stack([self.scaled(values[box(place, self.side)]) for place in chunk])
-            for place, labels in zip(chunk, self._predict(tf.constant(tiles)).numpy()):
+            new = places[start : start + CHUNK]
+            for place, labels in zip(new, self._predict(tf.constant(tiles)).numpy()):
                 found[box(place, self.side)] = labels
         return found
 
