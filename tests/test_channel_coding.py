@@ -291,7 +291,7 @@ def test_what_the_flags_make():
     [
         (['--datasource=sinusoid', '--channel=awgn'], ['--channel=awgn', 'only to channel_coding']),
         (['--algorithm=viterbi', '--datasource=sinusoid'], ['--datasource=sinusoid', 'the code']),
-        (['--algorithm=prototypical'], ['prototypical']),
+        (['--algorithm=prototypical'], ['channel_coding', 'Prototypical']),
     ],
     ids=lambda value: value[-1],
 )

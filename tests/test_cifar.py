@@ -137,7 +137,7 @@ def test_holds_the_training_and_test_images_of_its_classes(name, written):
     data_dir, expected = written
     of_set = source(name, data_dir)
     for split in ('train', 'val', 'test'):
-        images, sizes, names, ids, groups = of_set.split(split)
+        images, sizes, names, ids, groups = of_set.split(split)[:5]
         assert names == classes_of(name, split)
         assert sizes.tolist() == [7 + 2 * (FINE.index(fine) % 3) for fine in names]
         by_id = [pair for fine in names for pair in sorted(expected[fine].items())]

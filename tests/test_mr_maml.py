@@ -279,7 +279,7 @@ def test_trains_resumes_and_exports(on, tmp_path):
                 f'--mr_maml_on={on}',
                 f'--metatrain_iterations={stop}',
                 '--test_set=True',
-                '--export_dir=model',
+                f'--export_dir=model_{stop}',
                 cwd=folder,
             )
         (run,) = (folder / 'logs').iterdir()
@@ -288,5 +288,5 @@ def test_trains_resumes_and_exports(on, tmp_path):
     assert 'on 20 rendered_pose test tasks, 4-shot' in ended.stdout
     assert '.mr_maml' in run.name and '.task_count_5' in run.name
     assert run.name.endswith('.mr_maml_on_activations') == (on == 'activations')
-    described = json.loads((tmp_path / 'whole/model/maml_tf.json').read_text())
+    described = json.loads((tmp_path / 'whole/model_20/maml_tf.json').read_text())
     assert described['input_shape'] == [8, 8, 1]

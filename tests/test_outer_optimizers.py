@@ -399,7 +399,8 @@ def name_of(method, *arguments):
     cls = algorithms.registry()[method]
     attributes = ('heeds', 'outer', 'own_encoder', 'scheduled', 'inner_steps', 'inner_lr')
     learner = types.SimpleNamespace(**{name: getattr(cls, name) for name in attributes})
-    return experiment_string(checked(f'--algorithm={method}', *arguments), learner)
+    flags = checked(f'--algorithm={method}', '--datasource=omniglot', *arguments)
+    return experiment_string(flags, learner)
 
 
 @pytest.mark.parametrize('method', ['maml', 'r2d2', 'metaoptnet'])

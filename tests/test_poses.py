@@ -96,23 +96,25 @@ def test_the_label_is_the_angle_from_the_object_s_own_zero():
     assert len(np.unique(labels)) == labels.size
 
 
-def seen_objects(source, split, seed, count=60):
-    """Which objects the tasks are of, told by a property that no angle changes: their own light."""
-    task = source.tasks(split, EpisodeSpec(1, 1, 400), seed)(0, count)
-    # Where the blobs are above the ground: over many angles their mean height and its spread.
-    rows = np.linspace(-1.2, 1.2, source.side)
-    light = task.query_x.numpy()[..., 0].mean(1)
-    return np.round((light.sum(2) * rows).sum(1) / light.sum((1, 2)), 2)
+def owners(source, split, seed, known, count=30):
+    """Of which of some objects the pictures of each task are; -1: of none."""
+    task = source.tasks(split, SPEC, seed)(0, count)
+    numbers = []
+    for x, y in zip(task.support_x, task.support_y[..., 0]):
+        turned = known.zero[:, None] + y[None] * (TURN / 10)
+        far = np.abs(pictures(known, turned, source.side) - x[None]).max((1, 2, 3, 4))
+        numbers.append(int(np.argmin(far)) if far.min() < 1e-5 else -1)
+    return numbers
 
 
 def test_training_objects_are_few_and_the_same_for_every_seed():
-    source = RenderedPose(objects=3, side=12)
-    first, other = seen_objects(source, 'train', 0), seen_objects(source, 'train', 1)
-    distinct = lambda values: 1 + np.sum(np.diff(np.sort(values)) > 0.021)
-    assert distinct(first) <= 3 and distinct(np.concatenate([first, other])) <= 3
-    assert distinct(seen_objects(source, 'test', 0)) > 3
-    endless = RenderedPose(objects=0, side=12)
-    assert distinct(seen_objects(endless, 'train', 0)) > 3
+    source, endless = RenderedPose(objects=3, side=12), RenderedPose(objects=0, side=12)
+    known = shapes(Stream(0, 'train', 6), 0, 3)
+    first, other = owners(source, 'train', 0, known), owners(source, 'train', 1, known)
+    assert {*first} == {*other} == {0, 1, 2} and first != other
+    assert {*owners(source, 'test', 0, known)} == {-1}
+    of_stream = shapes(Stream(4, 'train', 6), 0, 30)
+    assert owners(endless, 'train', 4, of_stream) == [*range(30)]
     # The same tasks of evaluation, however many objects were trained on.
     for split in ('val', 'test'):
         one, same = (s.tasks(split, SPEC, 1)(0, 3) for s in (source, endless))

@@ -46,8 +46,8 @@ class UserSampler:
     user is drawn first, each with the same chance, and then `way` of the user's objects. With
     spec.least_way the way is drawn, too, from there to as many as the user has, at most spec.way;
     or, with `all_objects`, it is as many as that. Of each object the frames are divided evenly
-    among its videos, in random order, and spread evenly over each video, each at a random place of
-    its part. So a frame comes twice only where a video has fewer than are asked of it.
+    among its videos, in random order, and spread evenly over each video, from a random start. So a
+    frame comes twice only where a video has fewer than are asked of it.
 
     Args:
       sizes: of the videos, object by object.
@@ -163,11 +163,16 @@ def frames_of(
         tf.gather(tf.gather(table[:, kind], objects), video, batch_dims=turn.shape.rank - 1)
         for table in (sizes.firsts, sizes.frames)
     )
-    return first + spread(number // videos, visits, size, places)
+    of_video = tf.gather(places, turn, axis=-1, batch_dims=turn.shape.rank - 1)
+    return first + spread(number // videos, visits, size, of_video)
 
 
 def spread(part: tf.Tensor, parts: tf.Tensor | int, size: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
-    """Draws a frame from a part of a video of `size` frames that is divided into equal parts."""
+    """Draws a frame from a part of a video of `size` frames that is divided into equal parts.
+
+    Parts with the same bits give frames at the same distance, so no frame twice where size >= parts,
+    and each frame has the same chance (systematic sampling).
+    """
     return (part * size + below(bits, size)) // parts
 
 

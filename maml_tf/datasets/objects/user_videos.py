@@ -155,16 +155,14 @@ class UserVideos(ImageClasses):
         firsts = classes.firsts[objects]
         support_x = pixels(classes.gather(numbers + firsts[None, :, None]))
         starts = sizes.firsts[objects, CLUTTER]
-        places = bits(_FRAMES, way, most, frames)[0]
+        starts_at = bits(_FRAMES, way, most)[0]
 
         def read(label, video, size):
             """Returns what reads the frames of a video of so many."""
 
             def frames_in_time():
                 count = min(frames, size)
-                drawn = spread(
-                    tf.range(count), count, tf.constant(size), places[label, video, :count]
-                )
+                drawn = spread(tf.range(count), count, size, starts_at[label, video])
                 return pixels(classes.gather(drawn + firsts[label] + starts[label, video]))[None]
 
             return frames_in_time
