@@ -109,7 +109,7 @@ def _row(path, number, line):
         if 'children' not in row:
             float(row['accuracy']), float(row['seconds'])
         return row
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f'{path}: line {number} is none that the search wrote, {line[:60]!r}; remove it, or '
             'rename the file'
