@@ -227,7 +227,13 @@ def test_trained_on_pictures(tmp_path):
     result = run_here(
         *('--datasource=label_images', f'--data_dir={tmp_path}/world', f'--image_size={SIDE}'),
         *('--num_classes=2', '--update_batch_size=1', '--num_filters=2', '--meta_batch_size=1'),
-        *('--metatrain_iterations=2', '--test_tasks=2', '--test_num_updates=1', '--stop_grad'),
+        *(
+            '--metatrain_iterations=2',
+            '--test_tasks=2',
+            '--test_num_updates=1',
+            '--stop_grad',
+            '--logdir=logs',
+        ),
         cwd=tmp_path,
     )
     assert 'Mean IoU on 2 label_images validation tasks, 2-way 1-shot' in result.stdout
