@@ -1,4 +1,4 @@
-"""Tables of all results: the runs in README.md, every row in flags/README.md."""
+"""Tables of all results: every row in flags/README.md, in README.md runs of published figures."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ HEADER = """\
 
 <!-- Written by `python -m maml_tf.results table` from the .json files: change those. -->
 
-A row is a figure of a paper. Its flagfile, behind the link, holds the settings, and says where they
+A row is a figure of a paper, or an experiment of this package. Its flagfile, behind the link, holds the settings, and says where they
 are not the paper's. From the checkout it is trained and evaluated by, for instance,
 
     python run_maml.py --flagfile=flags/maml/sinusoid_10shot.flags --test_set=True
@@ -30,8 +30,8 @@ Rows that were run come first. *Not run* means that nobody has run the flagfile 
 - **paper**: the published figure, with its 95% interval where the paper gives one. *As quoted,
   unverified* in the last column: nobody has looked it up in the paper.
 - **ours**: the mean over the test tasks and the seeds, with the 95% interval over the test tasks.
-  In %: accuracy; in nats: log-likelihood per point; of environments: the average return; else:
-  mean squared error.
+  In %: accuracy; in nats: log-likelihood per point; AUC: area under the ROC curve; of environments:
+  the average return; else: mean squared error, and of channel coding the share of wrong bits.
 - **seeds**: runs with other initial weights and training tasks, evaluated on the same tasks.
 - **iterations**: of the evaluated checkpoint, and how many the flagfile asks for.
 - **hours**: of training, all seeds together.
@@ -67,6 +67,8 @@ def write(checkout: pathlib.Path) -> None:
 def pages(checkout: pathlib.Path) -> dict[pathlib.Path, str]:
     """Returns README.md with a new table between its two markers, and flags/README.md.
 
+    README.md has the rows that were run and have a figure of a paper to be held against.
+
     Raises UserError where README.md has not got the markers.
     """
     readme, folder = checkout / 'README.md', checkout / 'flags'
@@ -81,7 +83,8 @@ def pages(checkout: pathlib.Path) -> dict[pathlib.Path, str]:
     }
     was_run = {path: content for path, content in companions.items() if content.get('ours')}
     runs_first = was_run | companions
-    short = markdown([row(path, content, 'flags/') for path, content in was_run.items()])
+    published = {path: said for path, said in was_run.items() if said['paper']['mean']}
+    short = markdown([row(path, said, 'flags/') for path, said in published.items()])
     full = markdown([row(path, content) for path, content in runs_first.items()], COLUMNS)
     notes = [
         f'- {_link(path, content)}: {" ".join(said)}\n'
