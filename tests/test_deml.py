@@ -369,8 +369,24 @@ def test_external_classes_that_are_evaluated_on_are_refused(beside):
     nameless = ImageClasses(lambda split: ClassImages(pixels, sizes), (16, 16, 1), ('train',))
     with pytest.raises(UserError, match='the classes of omniglot have no names'):
         beside(source, named, omniglot=nameless)
+    numbered = images([str(i) for i in range(10)])
+    with pytest.raises(UserError, match='the classes of omniglot have no names'):
+        beside(source, named, omniglot=numbered)
+    of_cub = images([f'{i:03d}.{name}' for i, name in enumerate(reversed(ANIMALS))])
+    with pytest.raises(UserError, match='hold 2 of the 2 val classes'):
+        beside(source, named, omniglot=of_cub)
     with pytest.raises(ArgumentError, match='external=omniglot: its images are 8x8x1'):
         beside(source, named, omniglot=images('abcdef', side=8))
+
+
+def test_classes_of_imagenet_are_told_apart_by_their_ids(beside):
+    ids, words = [f'n{i:08d}' for i in range(10)], images([f'animal {i}' for i in range(10)])
+    arguments = '--datasource=miniimagenet', '--external=tieredimagenet'
+    for source, other in ((images(ids), words), (words, images(ids))):
+        with pytest.raises(UserError, match='only WordNet ids would tell'):
+            beside(source, *arguments, tieredimagenet=other)
+    of_others = images([f'n{i:08d}' for i in range(100, 110)])
+    assert beside(images(ids), *arguments, tieredimagenet=of_others).external_classes == 6
 
 
 def test_a_source_beside_itself_is_loaded_once(beside):

@@ -78,6 +78,9 @@ def test_every_kernel_of_the_encoder_costs_and_nothing_else():
     of_entries = lambda w: np.sum((sigma**2 + w**2 - 1) / 2 - np.log(sigma))
     expected = sum(of_entries(np.array(ours.meta_weights[name])) for name in ours.raw_scales)
     np.testing.assert_allclose(ours.divergence(tasks()), expected, rtol=1e-12)
+    # A deviation is never 0, however small rho is.
+    smallest = learner(network=encoded(), raw_scale=-200.0)
+    assert np.isfinite(smallest.divergence(tasks()))
     with_convolutions = learner(network=encoded(conv=True, shape=(8, 8, 1)))
     kernels = {f'encoder_{name}' for name in ('conv1', 'conv2', 'conv3', 'w1')}
     assert set(with_convolutions.raw_scales) == kernels
@@ -239,6 +242,7 @@ def test_arguments():
         ({'on': 'activations'}, 'on'),
         ({'beta': -1.0}, 'beta'),
         ({'beta': float('inf')}, 'beta'),
+        ({'raw_scale': float('nan')}, 'raw_scale'),
     ):
         with pytest.raises(ArgumentError) as error:
             MRMAML(network, Regression(), **arguments)
@@ -251,6 +255,7 @@ def test_arguments():
     'arguments, words',
     [
         (['--mr_maml_on=activations'], ['--mr_maml_on=activations', 'rendered_pose']),
+        (['--mr_maml_on=none', '--mr_maml_beta=7'], ['--mr_maml_beta=7', '--mr_maml_on=none']),
         (['--pretrain_iterations=3'], ['--pretrain_iterations=3', '--algorithm=mr_maml']),
     ],
 )

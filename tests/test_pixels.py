@@ -286,4 +286,4 @@ def test_learns_an_easy_problem(method):
     test = made.tasks('test', spec, 1)
     scores = evaluator(learner, test, chunk=10, further=True)(40).mean(0)
     assert scores.shape[-1] == 3
-    assert (scores[-1] > 0.8).all(), scores
+    assert (scores[-1] > [0.7, 0.5, 0.4]).all(), scores  # Of chance they are 1/2, 1/3 and 0.

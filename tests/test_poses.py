@@ -377,11 +377,11 @@ def test_memorisation_of_runs(tmp_path):
     ]
     run_maml(*command, cwd=tmp_path)
     (run,) = (tmp_path / 'logs').iterdir()
-    ours = ['--tasks=30', '--picture=both.png', f'MAML={run}', f'once={run}@1']
+    ours = ['--tasks=30', '--picture=both.png', f'MAML={run}', f'{run}@1']
     lines = memorisation(*ours, cwd=tmp_path).stdout.splitlines()
     assert (tmp_path / 'both.png').stat().st_size > 10_000
     maml, once = (line.split() for line in lines[1:3])
-    assert (maml[0], once[0]) == ('MAML', 'once')
+    assert (maml[0], once[0]) == ('MAML', f'{run}@1')
     means = json.loads((run / 'results.json').read_text())['mean']
     found = [float(maml[i]) for i in (1, 4, 7, 10)]
     assert found[2:] == pytest.approx([means[0], means[-1]], abs=1e-4)

@@ -401,7 +401,7 @@ def test_what_was_found_trains_and_is_exported(tmp_path):
     [
         ('--algorithm=maml', '--algorithm=maml: the children of a search are trained by reptile'),
         ('--train=False', '--train=False: means nothing to a search for a cell'),
-        ('--datasource=sinusoid', '--data_dir=photos: means nothing to --datasource=sinusoid'),
+        ('--datasource=sinusoid', '--cells=1: means nothing to --datasource=sinusoid'),
         ('--cells=9', '--cells=9: each halves the images, 12x12; take fewer, or larger images'),
         ('--num_classes=9', '--num_classes=9:'),
     ],

@@ -13,6 +13,8 @@ FLAGS = ('external', 'external_dir', 'external_labels')
 # Flags that would mean another thing to the second source than to the first.
 _OF_DIRECTORY = {'num_classes': 2, 'update_batch_size': 1}
 _PLACES = ('data_dir', 'manual_dir')
+# Both are of ImageNet's classes, whose ids they know each other by; not every file has ids.
+_OF_IMAGENET, _WORDNET = {'miniimagenet', 'tieredimagenet'}, re.compile(r'n\d{8}')
 
 
 def beside_external(flags, source: EpisodeSource) -> EpisodeSource:
@@ -20,7 +22,8 @@ def beside_external(flags, source: EpisodeSource) -> EpisodeSource:
 
     What is drawn beside tasks are training classes alone, so those of one and the same source are
     none of its validation or test classes. Of two sources the names of the classes are compared,
-    in small letters and without punctuation. A class that has two names goes unnoticed.
+    in small letters, without punctuation and numbers before them. A class that has two names goes
+    unnoticed.
 
     Raises: UserError where the second source cannot be loaded, has images of another shape, or
       shares a class with those that this run is validated or tested on.
@@ -69,11 +72,17 @@ class _Instead:
 def _check_apart(flags, source: ImageClasses, external: ImageClasses) -> None:
     """Raises UserError where a class of the second source is one that is evaluated on."""
     theirs = _names(flags.external, external, 'train')
+    of_imagenet = {flags.external, flags.datasource} <= _OF_IMAGENET
     for split in ('val', 'test'):
         trained_on = split == 'val' and flags.train_on == 'trainval'
         if trained_on or split not in source.splits:
             continue
         ours = _names(flags.datasource, source, split)
+        if of_imagenet and not all(map(_WORDNET.fullmatch, [*theirs.values(), *ours.values()])):
+            raise UserError(
+                f'--external={flags.external}: shares classes with {flags.datasource}, and which '
+                'they are only WordNet ids would tell; prepare both from files that have them'
+            )
         if both := sorted(theirs.keys() & ours.keys()):
             raise UserError(
                 f'--external={flags.external}: its training classes hold {len(both)} of the '
@@ -85,12 +94,17 @@ def _check_apart(flags, source: ImageClasses, external: ImageClasses) -> None:
 def _names(name: str, source: ImageClasses, split: str) -> dict[str, str]:
     """Returns {name without punctuation: name} of the classes."""
     names = source.split(split).class_names
-    if names is None:
+    if names is None or all(one.isdecimal() for one in names):
         raise UserError(
             f'--external: the classes of {name} have no names, so nobody can tell whether two '
             'sources share one'
         )
-    return {re.sub(r'[\W_]+', ' ', one).strip().casefold(): one for one in names}
+    return {_plain(one): one for one in names}
+
+
+def _plain(name):
+    words = re.sub(r'[\W_]+', ' ', name).strip().casefold()
+    return re.sub(r'^\d+ ', '', words)  # CUB's '001.Black_footed_Albatross'.
 
 
 def define_flags(flags) -> None:

@@ -18,8 +18,9 @@ HEADER = """\
 
 <!-- Written by `python -m maml_tf.results table` from the .json files: change those. -->
 
-A row is a figure of a paper, or an experiment of this package. Its flagfile, behind the link, holds the settings, and says where they
-are not the paper's. From the checkout it is trained and evaluated by, for instance,
+A row is a figure of a paper, or an experiment of this package. Its flagfile, behind the link, holds
+the settings, and says where they are not the paper's. From the checkout it is trained and evaluated
+by, for instance,
 
     python run_maml.py --flagfile=flags/maml/sinusoid_10shot.flags --test_set=True
 

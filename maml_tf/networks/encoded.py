@@ -2,8 +2,9 @@
 
 The sizes are those of the released code of Yin et al. 2020 (google-research,
 meta_learning_without_memorization): with convolutions `pose_code/maml_bbb.py`, without the notebook
-of the sinusoid, but for the length of the code. There TensorFlow Probability starts the encoder;
-here Glorot's distribution does, as in `pose_code/maml_vanilla.py`.
+of the sinusoid, where it regularises weights, but for the length of the code. With a bottleneck
+they stay the same, which is our choice. There TensorFlow Probability starts the encoder; here
+Glorot's distribution does, as in `pose_code/maml_vanilla_2.py`.
 """
 
 import math

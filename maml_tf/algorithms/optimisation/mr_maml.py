@@ -3,7 +3,7 @@ arXiv 1912.03820).
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.random_bits import keyed_bits, normal
 from maml_tf.episodes.task import EpisodeSpec, Task
-from maml_tf.errors import ArgumentError, check_one_of
+from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.networks.encoded import NOISE, EncodedNetwork
 from maml_tf.networks.network import Network
 from maml_tf.objectives.objective import Objective, mean_of_counted
@@ -47,11 +47,13 @@ class MRMAML(MAML):
 
     From the released code (google-research, meta_learning_without_memorization) are: that kernels
     are drawn and biases not, a draw for the support sets and another for the queries that all tasks
-    of a meta-batch share, sigma = softplus(rho) with rho from -20, beta, and that KL of activations
-    is a mean. Ours: all rho start alike, there with a deviation of 0.1. Draws of weights belong to
-    (seed, iteration), those of codes to the task's key and the iteration, so that a run resumes.
+    of a meta-batch share, sigma = softplus(rho) + epsilon with rho from -20, and that KL of
+    activations is a mean. Ours: all rho start alike, there with a deviation of 0.1. Draws of
+    weights belong to (seed, iteration), those of codes to the task's key and the iteration, so that
+    a run resumes.
     Evaluation takes the means. The released code draws there, too, but for the notebook's
-    activations. It adds KL up over its calls of the encoder; here it counts once.
+    activations. By reading, its pose code adds up KL of four calls of the encoder, so that its beta
+    of 0.001 is 0.004 here, where KL counts once.
 
     Args: MAML's, and
       on: what is regularised, one of KINDS.
@@ -81,6 +83,8 @@ class MRMAML(MAML):
         beta = BETA[on] if beta is None else beta
         if not 0 <= beta < math.inf:
             raise ArgumentError('beta', beta, 'a finite number, at least 0')
+        if not math.isfinite(raw_scale):
+            raise ArgumentError('raw_scale', raw_scale, 'a finite number')
         self.on, self.beta, self.seed = on, beta, seed
         super().__init__(network, objective, inner_lr, inner_steps, seed=seed, **kwargs)
         self.raw_scales = {}
@@ -110,6 +114,17 @@ class MRMAML(MAML):
         arguments = cls.arguments_of(flags, problem) | cls.rates_of(flags, problem.inner_lr or 1e-3)
         own = {'beta': flags.mr_maml_beta, 'raw_scale': flags.mr_maml_scale_from}
         return cls(network, problem.objective, on=on, **own, **arguments)
+
+    @classmethod
+    def check_flags(cls, flags: Any) -> None:
+        """Raises UserError for a flag that means nothing to what is regularised."""
+        super().check_flags(flags)
+        without = {'weights': (), 'activations': ('scale_from',), 'none': ('beta', 'scale_from')}
+        for name in without[flags.mr_maml_on]:
+            flag = flags[f'mr_maml_{name}']
+            if flag.value != flag.default:
+                given = f'--{flag.name}={flag.value}'
+                raise UserError(f'{given}: means nothing with --mr_maml_on={flags.mr_maml_on}')
 
     @classmethod
     def tiny(cls) -> tuple['MRMAML', EpisodeSpec]:
@@ -164,7 +179,11 @@ class MRMAML(MAML):
 
     def scales(self) -> Tensors:
         """Returns the deviations of what is drawn of the encoder, {name: sigma}."""
-        return {name: tf.nn.softplus(raw) for name, raw in self.raw_scales.items()}
+        # As TensorFlow Probability's layers do: never 0.
+        return {
+            name: np.finfo(self.compute_dtype).eps + tf.nn.softplus(raw)
+            for name, raw in self.raw_scales.items()
+        }
 
     def divergence(self, task: Task) -> tf.Tensor:
         """Returns KL in nats: of the encoder's kernels, or of the codes of the task's queries."""

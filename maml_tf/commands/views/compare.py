@@ -33,6 +33,12 @@ def named_run(text: str) -> tuple[str | None, pathlib.Path, int | None]:
     return label, pathlib.Path(path), steps
 
 
+def labelled_run(text: str) -> tuple[str, pathlib.Path, int | None]:
+    """Returns what `named_run` does; without a label the whole text is one."""
+    label, directory, steps = named_run(text)
+    return label or text, directory, steps
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; arguments: None: those of the program."""
     parser = argparse.ArgumentParser(
@@ -54,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _side_by_side(texts: Sequence[str], picture: pathlib.Path | None) -> None:
     runs, curves = [], []
-    for text, (label, directory, steps) in zip(texts, map(named_run, texts)):
+    for label, directory, steps in map(labelled_run, texts):
         scored = scores(directory, steps)
         values = scored[0]['axis']['values']
-        runs.append((label or text, scored, values[-1] if steps is None else steps))
+        runs.append((label, scored, values[-1] if steps is None else steps))
         if picture:
             curves.append(training_curve(directory, scored[0]['metric']))
     compared = compare(runs, curves or None)

@@ -17,7 +17,7 @@ from maml_tf import algorithms
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import problem_of
 from maml_tf.commands.views import completed
-from maml_tf.commands.views.compare import named_run
+from maml_tf.commands.views.compare import labelled_run
 from maml_tf.commands.views.runs import flags_of
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes.image_completion import ImageCompletion
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, value in (('images', given.images), ('pixels', min(given.pixels))):
             if value < 1:
                 raise UserError(f'--{name}={value}: at least 1')
-        runs = [named_run(text) for text in given.run]
+        runs = [labelled_run(text) for text in given.run]
         labels = [label for label, *_ in runs]
         if repeated := next((label for label in labels if labels.count(label) > 1), None):
             raise UserError(f'{repeated}: named twice; give each run a name of its own')

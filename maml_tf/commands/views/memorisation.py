@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from maml_tf import algorithms
 from maml_tf.commands import command_line
 from maml_tf.commands.experiment import problem_of
-from maml_tf.commands.views.compare import named_run
+from maml_tf.commands.views.compare import labelled_run
 from maml_tf.commands.views.runs import flags_of
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.errors import UserError
@@ -60,7 +60,7 @@ def scores_of(
     learner = algorithms.registry()[flags.algorithm].from_flags(flags, problem)
     if not learner.takes_steps:
         raise UserError(f'{directory}: --algorithm={flags.algorithm} takes no inner steps')
-    load_weights(learner, directory)
+    load_weights(learner, directory, for_tasks_alone=True)
     learner.check_ready()
     spec = learner.evaluation_draws(problem.evaluation)
     chunk, scores = evaluate.chunk(spec), {}
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.tasks < 2:
             raise UserError(f'--tasks={given.tasks}: at least 2')
         runs = {}
-        for label, directory, steps in map(named_run, given.run):
+        for label, directory, steps in map(labelled_run, given.run):
             if label in runs:
                 raise UserError(f'{label}: two runs of this name; say NAME={directory}')
             runs[label] = scores_of(directory, steps, given.tasks, given.data_dir)

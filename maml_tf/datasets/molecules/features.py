@@ -23,6 +23,7 @@ BITS, RADIUS = 2048, 2
 ATOMS = 64  # 99 % of the molecules of Tox21 have fewer.
 ELEMENTS = ('B', 'C', 'N', 'O', 'F', 'Si', 'P', 'S', 'Cl', 'Br', 'I')
 MOST_NEIGHBOURS, MOST_HYDROGENS, MOST_CHARGE = 5, 4, 2
+BONDS = {'SINGLE': 1, 'DOUBLE': 2, 'TRIPLE': 3, 'AROMATIC': 4}
 # There, element or another one, neighbours, hydrogens, charge, aromatic, in a ring.
 ATOM_FEATURES = 1 + len(ELEMENTS) + 1 + MOST_NEIGHBOURS + 1 + MOST_HYDROGENS + 1 + 3
 
@@ -83,8 +84,7 @@ def _fill_in_graph(rows, molecule):
     for bond in molecule.GetBonds():
         ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         if max(ends) < most:
-            kind = 4 if bond.GetIsAromatic() else int(bond.GetBondTypeAsDouble())
-            kind = kind if 1 <= kind < BOND_TYPES else BOND_TYPES
+            kind = BONDS.get(str(bond.GetBondType()), BOND_TYPES)
             for here, there in (ends, ends[::-1]):
                 rows[here, ATOM_FEATURES + there] = kind
 

@@ -5,9 +5,9 @@ A RECONSTRUCTION. The experiment is that of Yin, Tucker, Zhou, Levine and Finn 2
 in grey, y the angle by which it was turned, scaled to [0, 10). All else is ours: the objects, the
 little renderer, the size of the pictures.
 
-An object is a cloud of soft blobs. Its kind, one of a few, says where they are, up to displacements
-of its own; the angle 0 is another side of every object. So the same picture means another angle for
-another object of its kind, and only a support set tells which. But where the training objects are
+An object is a cloud of soft blobs. All objects have the same blobs, up to displacements of their
+own; the angle 0 is another side of every object. So the same picture means another angle for
+another object, and only a support set tells which. But where the training objects are
 few, a network can know each of them by its displacements, remember its angle 0, and need no support
 set: the tasks are not mutually exclusive. Of a new object it then knows nothing.
 """
@@ -25,13 +25,13 @@ from maml_tf.errors import ArgumentError
 
 SIDE, OBJECTS = 16, 50
 LARGEST_Y = 10.0  # Angles are labelled from 0 to this.
-KINDS, BLOBS = 1, 12
+BLOBS = 12
 TURN = math.pi  # The angle that is labelled LARGEST_Y.
 SPREAD, OWN, WIDTH, ELEVATION = 0.45, 0.12, 0.16, math.radians(30)
 MOST_OBJECTS = 100_000
 # Of the training objects themselves, which are the same whatever the seed.
-_OBJECTS_SEED, _OF_OBJECTS, _OF_KINDS = 0, 6, 7
-_WORDS = 2 + BLOBS + 6 * BLOBS
+_OBJECTS_SEED, _OF_OBJECTS, _OF_ALL = 0, 6, 7
+_WORDS = 1 + BLOBS + 6 * BLOBS
 
 
 class Shapes(NamedTuple):
@@ -89,12 +89,11 @@ class RenderedPose(Functions):
 def shapes(stream: Stream, start: tf.Tensor | int, count: int) -> Shapes:
     """Draws the objects of rows start ... start + count - 1 of a stream."""
     bits = stream.bits(start, count, _WORDS)
-    kind, zero = uniform(bits[:, 0], 0.0, float(KINDS)), uniform(bits[:, 1], 0.0, 2 * math.pi)
-    brightness = uniform(bits[:, 2 : 2 + BLOBS], 0.5, 1.0)
-    own = _places(bits[:, 2 + BLOBS :]) * OWN
-    kinds = Stream(_OBJECTS_SEED, 'train', _OF_KINDS).bits(0, KINDS, 6 * BLOBS)
-    places = tf.gather(_places(kinds) * SPREAD, tf.cast(kind, tf.int32)) + own
-    return Shapes(places, brightness, zero)
+    zero = uniform(bits[:, 0], 0.0, 2 * math.pi)
+    brightness = uniform(bits[:, 1 : 1 + BLOBS], 0.5, 1.0)
+    own = _places(bits[:, 1 + BLOBS :]) * OWN
+    of_all = Stream(_OBJECTS_SEED, 'train', _OF_ALL).bits(0, 1, 6 * BLOBS)
+    return Shapes(_places(of_all) * SPREAD + own, brightness, zero)
 
 
 def _places(bits):

@@ -170,8 +170,8 @@ def frames_of(
 def spread(part: tf.Tensor, parts: tf.Tensor | int, size: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     """Draws a frame from a part of a video of `size` frames that is divided into equal parts.
 
-    Parts with the same bits give frames at the same distance, so no frame twice where size >= parts,
-    and each frame has the same chance (systematic sampling).
+    Parts with the same bits give frames at the same distance: no frame twice where size >= parts,
+    and each with the same chance (systematic sampling).
     """
     return (part * size + below(bits, size)) // parts
 
