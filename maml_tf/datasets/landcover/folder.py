@@ -20,7 +20,7 @@ import numpy as np
 from maml_tf.datasets.landcover import bands as scales
 from maml_tf.datasets.landcover.rasters import ENDINGS, read_raster
 from maml_tf.datasets.landcover.split import split_regions
-from maml_tf.datasets.raw.listing import is_hidden, visible_folders
+from maml_tf.datasets.raw.listing import composed, is_hidden, visible_folders
 from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.serialisation.files import check_is_file
 from maml_tf.terminal.text import described, shown
@@ -58,7 +58,7 @@ def label_images(
     if not data_dir:
         raise ArgumentError('data_dir', None, 'name the folder that holds a folder for each region')
     folder = pathlib.Path(data_dir).expanduser()
-    regions = {path.name: pairs(path) for path in visible_folders(folder)}
+    regions = {composed(path.name): pairs(path) for path in visible_folders(folder)}
     if not regions:
         raise ArgumentError('data_dir', shown(folder), f'no region in it, as alps/{IMAGES}')
     image_of = {label: image for of in regions.values() for label, image in of.items()}

@@ -32,18 +32,16 @@ from maml_tf.datasets.landcover.regions import (
     patch_of,
     too_small,
 )
+from maml_tf.datasets.landcover.split import split_regions
 from maml_tf.datasets.raw import memory_map
 from maml_tf.datasets.raw.folder_images import Outcome, Wanted, in_memory, mapped
-from maml_tf.datasets.raw.folder_split import read_split_file, split_by_name
 from maml_tf.datasets.raw.listing import SPLITS
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.images import ImageClasses
-from maml_tf.errors import ArgumentError, UserError
+from maml_tf.errors import ArgumentError
 from maml_tf.terminal.text import counted, shown
 
 SIDE = 64
-SHARES = {'val': 0.2, 'test': 0.2}  # of the regions; the rest is trained on
-FEWEST = 3  # regions, one for each split
 
 
 def landcover(
@@ -67,9 +65,10 @@ def landcover(
       way: classes that a task takes; a number, or {split: number}.
       least: patches that a class of a region needs; a number, or {split: number}.
     Raises:
-      UserError: there is no such folder, or there are fewer than three regions.
-      ArgumentError: no folder is named, the split file is wrong, or a split has no region with
-        `way` classes; this also where files turn out not to be whole images.
+      UserError: there is no such folder.
+      ArgumentError: no folder is named, there are fewer than three regions, the split file is
+        wrong, or a split has no region with `way` classes; this also where files turn out not to
+        be whole images.
     """
     if not data_dir:
         raise ArgumentError(
@@ -78,7 +77,10 @@ def landcover(
     folder = pathlib.Path(data_dir).expanduser()
     way, least = _by_split(way), _by_split(least)
     listing = list_regions(folder)
-    splits = _splits(folder, listing.regions, split_file)
+    parts = split_regions(listing.regions, split_file)
+    splits = {
+        split: {name: listing.regions[name] for name in names} for split, names in parts.items()
+    }
     large, small = too_small(splits, way, least)
     for line in (*listing.others, *small):
         print(f'{shown(folder)}: left out {line}')
@@ -125,23 +127,6 @@ class _Numbers:
 
 def _by_split(number):
     return {split: number[split] if isinstance(number, Mapping) else number for split in SPLITS}
-
-
-def _splits(folder, regions, split_file) -> dict[str, Regions]:
-    """Returns {split: its regions}."""
-    if split_file:
-        of_region = read_split_file(split_file, regions, 'region')
-    elif len(regions) < FEWEST:
-        raise UserError(
-            f'{shown(folder)}: {counted(len(regions), "region")}; to train, validate and test on '
-            f'different ones takes {FEWEST}'
-        )
-    else:
-        of_region = split_by_name(regions, SHARES, least=1)
-    return {
-        split: {name: tiles for name, tiles in regions.items() if of_region[name] == split}
-        for split in SPLITS
-    }
 
 
 def _classes(regions: Regions) -> dict[str, list[pathlib.Path]]:
