@@ -8,8 +8,8 @@ regions better in a new region than one that was pretrained on their tiles, or o
 nothing?), regions as tasks, and the land-cover classes of SEN12MS. Our choice: tiles of three
 colours instead of all bands, what a region is where a folder holds several seasons (regions.py),
 which regions are in which split (by name, about 60 / 20 / 20 %), and that a task takes of a class
-one tile of a patch. So support and query of a class never show neighbouring corners; those of two
-classes may.
+one tile of a patch. So support and query of a class never show corners of one patch; those of two
+classes may, and neighbouring patches may touch or overlap.
 
 Pretraining (BatchSpec) tells land-cover classes apart, not regions: forests here and there are one
 class.
