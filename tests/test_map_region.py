@@ -1,5 +1,7 @@
 """Maps of a region of one's own, and training on regions in plain folders."""
 
+import itertools
+import os
 import subprocess
 import sys
 
@@ -17,6 +19,7 @@ from maml_tf.commands.maps.mapper import Mapper, adapt, corners
 from maml_tf.datasets.landcover import folder as folders
 from maml_tf.datasets.landcover.bands import TOP
 from maml_tf.datasets.landcover.folder import label_images
+from maml_tf.datasets.raw import memory_map
 from maml_tf.episodes.segmentation.label_images import UNLABELLED, unpacked
 from maml_tf.errors import ArgumentError, UserError
 
@@ -219,6 +222,44 @@ def test_regions_in_plain_folders(tmp_path):
         made = label_images(tmp_path, SIDE, 's2')
         for split in made.splits:
             made.split(split)
+
+
+def test_tiles_of_changed_files_are_read_anew(tmp_path, monkeypatch):
+    """Sizes of files say nothing: a label image keeps its size when other pixels are labelled."""
+    for seed, name in enumerate('abc'):
+        write_region(tmp_path / name, 1, SIDE, seed, '.png', bands=3)
+    (tmp_path / 'classes.csv').write_text('value,name\n3,Forest\n7,Croplands\n40,Water\n')
+    first = label_images(tmp_path, SIDE).split('test').tiles
+    assert not (tmp_path / '.maml_tf').exists()  # It fits in memory.
+    monkeypatch.setattr(memory_map, 'IN_MEMORY', 0)
+    tiles = lambda: np.array(label_images(tmp_path, SIDE).split('test').tiles.images)
+    np.testing.assert_array_equal(tiles(), first.images)
+    (name,) = first.class_names
+    image, label = (tmp_path / name / part / '0.png' for part in ('images', 'labels'))
+
+    times = itertools.count(1)
+
+    def write(path, pixels):
+        Image.fromarray(pixels).save(path, compress_level=0)  # always of one size
+        os.utime(path, (1, next(times)))
+
+    before = tiles()
+    for path, pixels in (
+        (label, np.full([SIDE, SIDE], 3, np.uint8)),
+        (label, np.full([SIDE, SIDE], 40, np.uint8)),
+        (image, np.full([SIDE, SIDE, 3], 9, np.uint8)),
+        (image, np.full([SIDE, SIDE, 3], 8, np.uint8)),
+    ):
+        write(path, pixels)
+        after = tiles()
+        assert (after != before).any()
+        kept = [file.suffix for file in (tmp_path / '.maml_tf').glob('test-*')]
+        assert sorted(kept) == ['.counts', '.npy'], 'outdated ones go'
+        before = after
+    # The same names of other values.
+    assert (before[..., -1] == 2).all()
+    (tmp_path / 'classes.csv').write_text('value,name\n40,Forest\n50,Croplands\n60,Water\n')
+    assert (tiles()[..., -1] == 0).all()
 
 
 def test_trained_on_pictures(tmp_path):

@@ -12,7 +12,6 @@ raw/image_files.py, how classes are split in raw/folder_split.py.
 import hashlib
 import itertools
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 
@@ -69,7 +68,7 @@ def directory(
     check_enough(folder, large, way, least)
     shape = (image_size, image_size, channels)
     total = sum(len(paths) for classes in large.values() for paths in classes.values())
-    streams = total * math.prod(shape) > memory_map.IN_MEMORY
+    streams = memory_map.streams(total, shape)
 
     def load(split):
         root = folder if '' in listings else folder / split

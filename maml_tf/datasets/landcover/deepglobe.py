@@ -70,9 +70,17 @@ def deepglobe(
     def read(path):
         return read_tiles(path, image_size)
 
-    shape, names = (image_size, image_size, 3), list(COLOURS)
-    way = f'deepglobe-{image_size}'
-    files = TileFiles(folder, regions, read, ROWS**2, shape, False, names, way)
+    files = TileFiles(
+        folder=folder,
+        regions=regions,
+        beside=lambda mask: [_image(mask)],
+        read=read,
+        tiles_of_file=ROWS**2,
+        shape=(image_size, image_size, 3),
+        wide=False,
+        class_names=list(COLOURS),
+        way_of_reading=f'deepglobe-{image_size}',
+    )
     return source(files, split_regions(list(regions), split_file))
 
 

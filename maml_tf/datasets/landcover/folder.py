@@ -82,10 +82,17 @@ def label_images(
         tiles = whole.reshape(down, image_size, across, image_size, -1)
         return tiles.swapaxes(1, 2).reshape(down * across, image_size, image_size, -1)
 
-    shape = image_size, image_size, scales.BANDS[bands]
     files = TileFiles(
-        *(folder, {name: list(of) for name, of in regions.items()}, read, down * across, shape),
-        *(True, list(names.values()), f'label_images-{bands}-{image_size}'),
+        folder=folder,
+        regions={name: list(of) for name, of in regions.items()},
+        beside=lambda label: [image_of[label]],
+        read=read,
+        tiles_of_file=down * across,
+        shape=(image_size, image_size, scales.BANDS[bands]),
+        wide=True,
+        class_names=list(names.values()),
+        way_of_reading=f'label_images-{bands}-{image_size}',
+        values=list(names),
     )
     return source(files, split_regions(list(regions), split_file))
 

@@ -25,6 +25,7 @@ from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.terminal.text import counted, listed, shown
 
 SIDE = 256  # of a patch
+SENSORS = {'rgb': ('s2',), 's2': ('s2',), 's1s2': ('s2', 's1')}  # by --bands
 FILE = re.compile(r'(?P<season>ROIs\d+_\w+?)_lc_(?P<scene>\d+)_p\d+\.tif')
 # IGBP's classes 1 to 17 -> the simplified ones, as of the 2020 Data Fusion Contest: forests (1-5),
 # shrublands (6, 7), savannas (8, 9), grasslands, wetlands, croplands (12, 14), urban, snow and ice,
@@ -75,9 +76,17 @@ def sen12ms(
     def read(path):
         return read_patch(path, image_size, bands)[np.newaxis]
 
-    shape = image_size, image_size, scales.BANDS[bands]
-    way = f'sen12ms-{bands}-{image_size}'
-    files = TileFiles(folder, regions, read, 1, shape, True, list(CLASSES), way)
+    files = TileFiles(
+        folder=folder,
+        regions=regions,
+        beside=lambda path: [sibling(path, sensor) for sensor in SENSORS[bands]],
+        read=read,
+        tiles_of_file=1,
+        shape=(image_size, image_size, scales.BANDS[bands]),
+        wide=True,
+        class_names=list(CLASSES),
+        way_of_reading=f'sen12ms-{bands}-{image_size}',
+    )
     return source(files, split_regions(list(regions), split_file))
 
 
@@ -95,8 +104,7 @@ def list_regions(
         match = FILE.fullmatch(path.name)
         if match is None:
             continue
-        sensors = ('s1', 's2') if bands == 's1s2' else ('s2',)
-        if all(sibling(path, sensor).is_file() for sensor in sensors):
+        if all(sibling(path, sensor).is_file() for sensor in SENSORS[bands]):
             regions.setdefault(f'{match["season"]}_{match["scene"]}', []).append(path)
         else:
             incomplete.append(path.name)

@@ -1,21 +1,21 @@
 """Tiles with label images, read from files once: into memory, or into a file that streams."""
 
-import hashlib
-import json
+import contextlib
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from maml_tf.datasets.raw import memory_map
-from maml_tf.datasets.raw.folder_images import CACHE
 from maml_tf.datasets.raw.image_files import each
 from maml_tf.datasets.raw.listing import name_in
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.segmentation import label_images
 from maml_tf.episodes.segmentation.label_images import LabelImages
 from maml_tf.episodes.segmentation.source import LabelledRegions
+from maml_tf.serialisation import cache
+from maml_tf.serialisation.files import replaced
 
 
 class TileFiles(NamedTuple):
@@ -23,50 +23,58 @@ class TileFiles(NamedTuple):
 
     folder: that the files lie in.
     regions: {name: its files, the label images}.
-    read: file -> packed tiles uint8 [tiles_of_file, height, width, bytes], see label_images.py.
+    beside: label image -> the other files that its tiles are read from.
+    read: label image -> its packed tiles uint8 [tiles_of_file, height, width, bytes], see
+      label_images.py.
     tiles_of_file: how many tiles every file gives.
     shape: (height, width, bands) of a tile; wide: whether a band takes two bytes.
-    class_names: of the numbers in the label images.
+    class_names: of the numbers in the tiles.
     way_of_reading: what besides the files decides the tiles, in a word for the name of a cache.
+    values: of the classes in the files, where the files' owner chooses them.
     """
 
     folder: pathlib.Path
     regions: Mapping[str, Sequence[pathlib.Path]]
+    beside: Callable[[pathlib.Path], Iterable[pathlib.Path]]
     read: Callable[[pathlib.Path], np.ndarray]
     tiles_of_file: int
     shape: tuple[int, int, int]
     wide: bool
     class_names: list[str]
     way_of_reading: str
+    values: Sequence[int] = ()
 
 
 def source(files: TileFiles, parts: Mapping[str, Sequence[str]]) -> LabelledRegions:
     """Makes a source of tiles; parts: {split: names of its regions}."""
     content = [files.class_names, {split: list(names) for split, names in parts.items()}]
-    identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
     load = lambda split: load_split(files, split, parts[split])
-    return LabelledRegions(load, files.shape, files.class_names, identity=identity)
+    return LabelledRegions(load, files.shape, files.class_names, identity=cache.digest(content))
 
 
 def load_split(files: TileFiles, split: str, regions: Sequence[str]) -> LabelImages:
     """Reads the tiles of some regions.
 
-    A set of more than memory_map.IN_MEMORY bytes is written once to `.maml_tf` in its folder, and
-    stays there. Raises: UserError where a file cannot be read, or the disk is full.
+    A set of more than memory_map.IN_MEMORY bytes is written to `.maml_tf` in its folder (where that
+    may not be written, to the user's cache directory), and written anew when its files change.
+    Raises: UserError where a file cannot be read, or the disk is full.
     """
     paths = [path for name in regions for path in files.regions[name]]
     each_file, (height, width, bands) = files.tiles_of_file, files.shape
     shape = height, width, label_images.depth(bands, files.wide)
-    state = [(name_in(path, files.folder), path.stat().st_size) for path in paths]
-    digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
-    cached = files.folder / CACHE / f'{split}-{files.way_of_reading}-{digest}.npy'
+    made_of = f'{split}-{files.way_of_reading}-{cache.digest(list(regions))}'
+    name = f'{made_of}-{cache.digest(_content(files, paths))}.npy'
+    whole = each_file * sum(map(len, files.regions.values()))
+    streams = memory_map.streams(whole, shape)
+    cached = cache.cached(files.folder, name) if streams else pathlib.Path(name)
 
     def numbered():
         for number, tiles in enumerate(each(files.read, paths)):
             yield np.arange(each_file) + number * each_file, tiles
 
-    whole = each_file * sum(map(len, files.regions.values()))
     tiles = memory_map.gathered(cached, each_file * len(paths), shape, numbered(), whole)
+    if streams:
+        cache.remove_outdated(cached, made_of)
     sizes = np.array([each_file * len(files.regions[name]) for name in regions])
     stems = [path.stem for path in paths]
     if each_file > 1:
@@ -74,6 +82,13 @@ def load_split(files: TileFiles, split: str, regions: Sequence[str]) -> LabelIma
     counts = _counts(tiles, cached, len(files.class_names))
     regional = ClassImages(tiles, sizes, list(regions), stems)
     return LabelImages(regional, counts, files.class_names)
+
+
+def _content(files, paths):
+    """Returns what decides the tiles of some label images, as JSON has it."""
+    read = [path for label in paths for path in (label, *files.beside(label))]
+    states = [(name_in(path, files.folder), *cache.state(path)) for path in read]
+    return [files.class_names, list(files.values), states]
 
 
 def _counts(tiles, cached, classes):
@@ -85,5 +100,7 @@ def _counts(tiles, cached, classes):
         counts = np.frombuffer(beside.read_bytes(), '<i4').reshape(len(tiles), classes)
     except (OSError, ValueError):
         counts = label_images.count_pixels(tiles, classes)
-        beside.write_bytes(counts.astype('<i4').tobytes())
+        # Where it cannot be written, they are counted anew.
+        with contextlib.suppress(OSError), replaced(beside) as temporary:
+            temporary.write_bytes(counts.astype('<i4').tobytes())
     return counts

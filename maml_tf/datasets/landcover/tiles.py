@@ -18,7 +18,6 @@ class.
 import hashlib
 import itertools
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 
@@ -90,7 +89,7 @@ def landcover(
     shape = (image_size, image_size, 3)
     files = {split: _classes(large[split]) for split in SPLITS}
     total = sum(len(paths) for classes in files.values() for paths in classes.values())
-    streams = total * math.prod(shape) > memory_map.IN_MEMORY
+    streams = memory_map.streams(total, shape)
 
     def load(split):
         wanted = Wanted(split, folder, files[split], shape, least[split], DEPTH, count_patches)

@@ -10,7 +10,6 @@ trained on ImageNet: no figure here is comparable with theirs.
 import hashlib
 import itertools
 import json
-import math
 import pathlib
 
 import numpy as np
@@ -46,7 +45,7 @@ def orbit(
     }
     shape = (image_size, image_size, 3)
     total = sum(len(video.frames) for videos in listed.values() for video in videos)
-    streams = total * math.prod(shape) > memory_map.IN_MEMORY
+    streams = memory_map.streams(total, shape)
 
     def load(split):
         root = folder / orbit_files.FOLDERS[split]

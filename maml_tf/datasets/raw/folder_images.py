@@ -3,11 +3,8 @@
 Imports no TensorFlow.
 """
 
-import contextlib
-import hashlib
 import itertools
 import json
-import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -18,11 +15,10 @@ from maml_tf.datasets.raw import memory_map
 from maml_tf.datasets.raw.image_files import each, read_image
 from maml_tf.datasets.raw.listing import name_in
 from maml_tf.errors import UserError
+from maml_tf.serialisation import cache
 from maml_tf.serialisation.files import check_is_file, write_atomically
 from maml_tf.terminal import progress
 from maml_tf.terminal.text import described
-
-CACHE = '.maml_tf'
 
 
 class Wanted(NamedTuple):
@@ -90,15 +86,15 @@ def mapped(wanted: Wanted, folder: pathlib.Path) -> tuple[np.memmap, Outcome]:
     Raises: UserError where the disk is full or may not be written.
     """
     height, width, channels = wanted.shape
-    content = _digest([wanted.least, list(wanted.classes)])
+    content = cache.digest([wanted.least, list(wanted.classes)])
     made_of = f'{wanted.split}-{height}x{width}x{channels}-{content}'
-    files = [(name_in(path, wanted.root), *_state(path)) for path in wanted.files]
-    path = _cached(folder, f'{made_of}-{_digest(files)}.npy')
+    files = [(name_in(path, wanted.root), *cache.state(path)) for path in wanted.files]
+    path = cache.cached(folder, f'{made_of}-{cache.digest(files)}.npy')
     record = path.with_suffix('.json')
     if not record.exists():
         path.unlink(missing_ok=True)
     images = memory_map.memory_mapped(path, len(files), wanted.shape, _numbered(wanted, record))
-    _remove_outdated(path, made_of)
+    cache.remove_outdated(path, made_of)
     return images, _outcome(record, wanted)
 
 
@@ -157,37 +153,3 @@ def _outcome(record, wanted):
         raise UserError(
             f'{record}: damaged ({described(error)}); remove it, and it is written anew'
         ) from error
-
-
-def _remove_outdated(path, made_of):
-    for old in path.parent.glob(f'{made_of}-*'):
-        # Another process may be writing a file of another ending.
-        if old.stem != path.stem and old.suffix in ('.npy', '.json'):
-            old.unlink(missing_ok=True)
-
-
-def _digest(content):
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-
-
-def _state(path):
-    """Returns what changes when a file does; a link that leads nowhere has nothing."""
-    try:
-        state = path.stat()
-    except OSError:
-        return ()
-    return state.st_size, state.st_mtime_ns
-
-
-def _cached(folder, name):
-    """Returns the path of a cached file: in the folder, else in the user's cache directory."""
-    own = folder / CACHE
-    with contextlib.suppress(OSError):
-        if (own / name).exists():
-            return own / name
-        own.mkdir(exist_ok=True)
-        if os.access(own, os.W_OK):
-            return own / name
-    user = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
-    place = f'{folder.resolve().name}-{_digest(os.fspath(folder.resolve()))}'
-    return user / 'maml_tf' / place / name

@@ -42,12 +42,17 @@ def gathered(
       whole: images of the whole set, of which these are one split: all its splits are held alike.
     Raises: UserError, see `memory_mapped`.
     """
-    if whole * math.prod(image_shape) > IN_MEMORY:
+    if streams(whole, image_shape):
         return memory_mapped(path, count, image_shape, images)
     array = np.empty([count, *image_shape], np.uint8)
     for number, image in _one_by_one(images, count, pathlib.Path(path).stem, delay=3, leave=False):
         array[number] = image
     return array
+
+
+def streams(images: int, image_shape: tuple[int, ...]) -> bool:
+    """Whether a set of so many images is kept in a file."""
+    return images * math.prod(image_shape) > IN_MEMORY
 
 
 def memory_mapped(
