@@ -13,11 +13,11 @@ BRIGHT = {1: 900, 12: 2500, 17: 200}
 TRANSFORM = from_origin(690_000, 5_340_000, 10, 10)
 
 
-def write_tif(path, bands, crs='EPSG:32632'):
+def write_tif(path, bands, crs='EPSG:32632', transform=TRANSFORM, **kwargs):
     """Writes [height, width, bands] as a GeoTIFF."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width, count = bands.shape
-    known = {'crs': crs, 'transform': TRANSFORM} if crs else {}
+    known = {'crs': crs, 'transform': transform} if crs else {}
     with rasterio.open(
         path,
         'w',
@@ -28,6 +28,7 @@ def write_tif(path, bands, crs='EPSG:32632'):
         dtype=bands.dtype,
         compress='deflate',
         **known,
+        **kwargs,
     ) as file:
         file.write(np.moveaxis(bands, -1, 0))
 

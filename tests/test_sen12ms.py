@@ -8,6 +8,7 @@ import pytest
 from command import run_here, run_maml
 from landcover_files import write_sen12ms, write_tif
 from PIL import Image
+from rasterio.transform import from_origin
 
 from maml_tf.datasets.landcover import bands as scales
 from maml_tf.datasets.landcover import sen12ms as module
@@ -109,6 +110,30 @@ def test_a_large_set_streams(world, tmp_path, monkeypatch):
             if one is not None:
                 np.testing.assert_array_equal(one, other)
     assert len([*(folder / '.maml_tf').glob('test-sen12ms-rgb-32-*.npy')]) == 1
+
+
+def test_tested_patches_do_not_overlap(tmp_path):
+    """Of 3x4 places in a scene, 128 pixels from each other, without the one at the top left."""
+    labels = np.ones([256, 256, 4], np.uint16)
+    bands = np.zeros([256, 256, 13], np.uint16)
+    places = [(row, column) for row in range(3) for column in range(4)][1:]
+    for season, scene in SCENES:
+        for number, (row, column) in enumerate(places, start=1):
+            place = from_origin(690_000 + 1280 * column, 5_340_000 - 1280 * row, 10, 10)
+            for sensor, pixels in (('lc', labels), ('s2', bands)):
+                name = f'{season}_{sensor}_{scene}_p{number}.tif'
+                # Of the scene that is tested on, the first patch does not say where it lies.
+                crs = 'EPSG:32632' if number > 1 or season != 'ROIs1970_fall' else None
+                path = tmp_path / season / f'{sensor}_{scene}' / name
+                write_tif(path, pixels, crs, place)
+    (tmp_path / 'split.csv').write_text(SPLIT)
+    source = sen12ms(tmp_path, 4, split_file=tmp_path / 'split.csv')
+    names = {split: source.split(split).tiles.image_names for split in source.splits}
+    number = lambda name: int(name.rpartition('_p')[2])
+    taken = {split: {places[number(name) - 1] for name in of} for split, of in names.items()}
+    far = {(row, column) for row in (0, 2) for column in (0, 2)} - {(0, 0)}
+    assert taken == {'train': set(places), 'val': far, 'test': far | {places[0]}}
+    assert source.split('val').tiles.sizes.tolist() == [3]
 
 
 def test_split_by_name_and_by_file(world, tmp_path):

@@ -46,9 +46,26 @@ def read_with_georeference(path: pathlib.Path) -> tuple[np.ndarray, dict[str, An
     except UserError:
         raise
     except Exception as error:  # Pillow and rasterio raise many types on damaged files.
-        raise UserError(
-            f'{shown(path)}: no raster that can be read ({described(error)})'
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def read_corner(path: pathlib.Path) -> tuple[float, float] | None:
+    """Returns where a GeoTIFF's first pixel lies, in pixels of its size to the right and down.
+
+    It is counted from the origin of the file's coordinates; None: the file does not say.
+    Raises: UserError where it is no raster, or rasterio is missing.
+    """
+    try:
+        check_is_file(path)
+        with _rasterio() as rasterio, rasterio.open(path) as file:
+            place = file.transform
+    except UserError:
+        raise
+    except Exception as error:  # As above.
+        raise _unreadable(path, error) from error
+    if place.is_identity:  # So rasterio says that there is none.
+        return None
+    return place.c / place.a, place.f / place.e
 
 
 def write_labels(path: pathlib.Path, labels: np.ndarray, georeference: dict[str, Any]) -> None:
@@ -68,6 +85,10 @@ def write_labels(path: pathlib.Path, labels: np.ndarray, georeference: dict[str,
 def write_picture(path: pathlib.Path, labels: np.ndarray) -> None:
     """Writes uint8 [height, width] as a grey PNG."""
     Image.fromarray(labels).save(path)
+
+
+def _unreadable(path, error):
+    return UserError(f'{shown(path)}: no raster that can be read ({described(error)})')
 
 
 @contextlib.contextmanager

@@ -8,6 +8,11 @@ A region is a scene of a season, `ROIs1868_summer_17`. Few-shot tasks of it are 
 (2020, arXiv 2004.13390); their code is not at hand, and what a task takes is a reconstruction (see
 episodes/segmentation/sampling.py), as are the values' scales and the split. Their splits of the
 regions are not known here.
+
+Patches were cut at every 128th pixel, so those next to each other overlap by half. Queries of a
+task are not to show the ground that the learner was adapted to: in validation and test only the
+patches of every second row and column of a scene serve, by the georeference of their label images.
+Those without one all serve, and then support and query may overlap. In training all serve.
 """
 
 import pathlib
@@ -16,6 +21,7 @@ import re
 import numpy as np
 
 from maml_tf.datasets.landcover import bands as scales
+from maml_tf.datasets.landcover.overlap import apart
 from maml_tf.datasets.landcover.rasters import read_raster
 from maml_tf.datasets.landcover.split import split_regions
 from maml_tf.datasets.landcover.tile_files import TileFiles, source
@@ -25,6 +31,7 @@ from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.terminal.text import counted, listed, shown
 
 SIDE = 256  # of a patch
+STRIDE = 128  # from a patch to the next: neighbours overlap by half
 SENSORS = {'rgb': ('s2',), 's2': ('s2',), 's1s2': ('s2', 's1')}  # by --bands
 FILE = re.compile(r'(?P<season>ROIs\d+_\w+?)_lc_(?P<scene>\d+)_p\d+\.tif')
 # IGBP's classes 1 to 17 -> the simplified ones, as of the 2020 Data Fusion Contest: forests (1-5),
@@ -46,7 +53,7 @@ def sen12ms(
     """Loads SEN12MS as it lies on disk.
 
     A patch of 256x256 is made `image_size` pixels large: bands by the means of blocks, labels by
-    the blocks' central pixels.
+    the blocks' central pixels. The patches of the val and test split do not overlap, see above.
 
     Args:
       data_dir: the folder that has the folders of the seasons.
@@ -86,6 +93,7 @@ def sen12ms(
         wide=True,
         class_names=list(CLASSES),
         way_of_reading=f'sen12ms-{bands}-{image_size}',
+        choose=lambda split, paths: paths if split == 'train' else apart(paths, STRIDE),
     )
     return source(files, split_regions(list(regions), split_file))
 

@@ -31,6 +31,7 @@ class TileFiles(NamedTuple):
     class_names: of the numbers in the tiles.
     way_of_reading: what besides the files decides the tiles, in a word for the name of a cache.
     values: of the classes in the files, where the files' owner chooses them.
+    choose: (split, files of a region) -> those that serve there.
     """
 
     folder: pathlib.Path
@@ -43,6 +44,7 @@ class TileFiles(NamedTuple):
     class_names: list[str]
     way_of_reading: str
     values: Sequence[int] = ()
+    choose: Callable[[str, Sequence[pathlib.Path]], Sequence[pathlib.Path]] = lambda _, paths: paths
 
 
 def source(files: TileFiles, parts: Mapping[str, Sequence[str]]) -> LabelledRegions:
@@ -59,7 +61,8 @@ def load_split(files: TileFiles, split: str, regions: Sequence[str]) -> LabelIma
     may not be written, to the user's cache directory), and written anew when its files change.
     Raises: UserError where a file cannot be read, or the disk is full.
     """
-    paths = [path for name in regions for path in files.regions[name]]
+    chosen = {name: files.choose(split, files.regions[name]) for name in regions}
+    paths = [path for name in regions for path in chosen[name]]
     each_file, (height, width, bands) = files.tiles_of_file, files.shape
     shape = height, width, label_images.depth(bands, files.wide)
     made_of = f'{split}-{files.way_of_reading}-{cache.digest(list(regions))}'
@@ -75,7 +78,7 @@ def load_split(files: TileFiles, split: str, regions: Sequence[str]) -> LabelIma
     tiles = memory_map.gathered(cached, each_file * len(paths), shape, numbered(), whole)
     if streams:
         cache.remove_outdated(cached, made_of)
-    sizes = np.array([each_file * len(files.regions[name]) for name in regions])
+    sizes = np.array([each_file * len(chosen[name]) for name in regions])
     stems = [path.stem for path in paths]
     if each_file > 1:
         stems = [f'{stem}_{i}' for stem in stems for i in range(each_file)]
