@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ from maml_tf.datasets.landcover.folder import label_images
 from maml_tf.datasets.raw import memory_map
 from maml_tf.episodes.segmentation.label_images import UNLABELLED, unpacked
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.terminal import quiet
 
 SIDE, VALUES = 16, {1: 3, 12: 7, 17: 40}  # of a label image, by IGBP's class
 SCENES = [('ROIs1868_summer', 17), ('ROIs1868_summer', 4), ('ROIs1970_fall', 17)]
@@ -185,6 +187,27 @@ def test_refused_in_one_line(setting, tmp_path, capsys):
     assert '8x20, and the learner labels tiles of 16 pixels and more' in say(classify=small)
     (small / 'a.png').write_bytes(b'')
     assert 'two images are called a' in say(classify=small)
+
+
+def test_inputs_are_never_written_over(tmp_path, capsys, monkeypatch):
+    """It is refused before TensorFlow starts."""
+    monkeypatch.setattr(quiet, 'import_tensorflow', lambda: pytest.fail('started'))
+    few, tiles = tmp_path / 'few', tmp_path / 'tiles'
+    write_region(few, 1, ending='.png', bands=3)
+    tiles.mkdir()
+    shutil.copy(few / 'images/0.png', tiles / '0.png')
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*.*')}
+    (tmp_path / 'link').symlink_to(tiles)
+    say = lambda out: refused(
+        capsys,
+        [f'--init_from={tmp_path}', f'--support={few}', f'--classify={tiles}', f'--out={out}'],
+    )
+    for out in (tiles, tmp_path / 'link', few / 'images', few / 'labels'):
+        assert f'--out={out}: 0.png in it is an input' in say(out)
+    assert before == {path: path.read_bytes() for path in before}
+    shutil.copy(tiles / '0.png', tiles / '0_labels.png')
+    words = '--classify: maps of 0.png and 0_labels.png would both be called 0_labels.png'
+    assert words in say(tmp_path / 'new') and not (tmp_path / 'new').exists()
 
 
 def test_adapt_and_map_do_not_take_each_other_s_learners(setting):

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from maml_tf.commands.maps import outputs
 from maml_tf.datasets.landcover import folder, rasters
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal import progress, quiet
@@ -83,6 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     labelled, paths = folder.pairs(arguments.support), to_map(arguments.classify)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ArgumentError('out', shown(arguments.out), 'not a folder')
+    outputs.check(paths, [*labelled, *labelled.values(), *paths], arguments.out)
     names = folder.read_classes(arguments.support, labelled)
     quiet.import_tensorflow()  # Takes seconds: whatever is wrong with the folders was said before.
     from maml_tf.commands.folders import trained
@@ -124,7 +126,7 @@ def _map(path, mapper, out):
     # Of a whole scene a picture would show every so many pixels anyway.
     few = slice(None, None, max(1, max(numbers.shape) // LARGEST_PICTURE))
     maps.draw(
-        out / f'{path.stem}.png',
+        outputs.picture_of(path, out),
         [(mapper.scaled(bands[few, few]), {'map': numbers[few, few]})],
         mapper.class_names,
         f'{path.name}: {listed([mapper.class_names[n] for n in np.unique(numbers)])}',
@@ -132,9 +134,9 @@ def _map(path, mapper, out):
     )
     labels = np.array(mapper.values, np.uint8)[numbers]
     if georeference:
-        rasters.write_labels(out / f'{path.stem}_labels.tif', labels, georeference)
+        rasters.write_labels(outputs.labels_of(path, out, '.tif'), labels, georeference)
     else:
-        rasters.write_picture(out / f'{path.stem}_labels.png', labels)
+        rasters.write_picture(outputs.labels_of(path, out, '.png'), labels)
     return np.bincount(numbers.ravel(), minlength=len(mapper.values))
 
 
