@@ -11,7 +11,7 @@ from maml_tf.datasets.landcover import bands as scales
 from maml_tf.datasets.landcover import folder
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal import progress
-from maml_tf.terminal.text import shown
+from maml_tf.terminal.text import listed, shown
 
 CHUNK = 16  # tiles in one call
 
@@ -59,7 +59,7 @@ class Mapper:
         found = np.zeros([height, width], np.uint8)
         starts = range(0, len(places), CHUNK)
         for start in progress.bar(starts, 'labelling', unit=' calls', delay=3, leave=False):
-            # The last call is filled up with tiles that are labelled already: a graph is of one size.
+            # The last call is filled up with tiles that are labelled already: a graph has one size.
             chunk = [places[i % len(places)] for i in range(start, start + CHUNK)]
             tiles = np.stack([self.scaled(values[box(place, self.side)]) for place in chunk])
             new = places[start : start + CHUNK]
@@ -78,7 +78,7 @@ def adapt(
     Args:
       labelled: {label image: image}. names: {value in label images: name of the class}.
     Raises:
-      ArgumentError: there are more classes than outputs.
+      ArgumentError: there are more classes than outputs, or no labelled pixel of one of them.
       UserError: a file does not fit.
     """
     way, side = learner.way or len(names), learner.input_shape[0]
@@ -107,6 +107,11 @@ def adapt(
     counts = np.bincount(numbers[numbers >= 0], minlength=len(names))
     if not counts.any():
         raise ArgumentError('support', None, 'no pixel of its label images has a class, all are 0')
+    if absent := [name for name, count in zip(names.values(), counts) if not count]:
+        # Nothing would hold such an output back, and it could take the whole map.
+        reason = f'no pixel of {listed(absent)} in its label images'
+        reason += f'; leave it out of {folder.CLASSES}'
+        raise ArgumentError('support', None, reason)
     support_x, support_y = tf.stack(tiles)[tf.newaxis], tf.one_hot(numbers, way)[tf.newaxis]
     state = learner.adapt(support_x, support_y)
     shares = dict(zip(names.values(), counts / counts.sum(), strict=True))
