@@ -1,10 +1,13 @@
 """Maps of a region of one's own, and training on regions in plain folders."""
 
+import errno
 import itertools
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -18,11 +21,13 @@ from maml_tf.commands.folders import trained
 from maml_tf.commands.maps import map_region
 from maml_tf.commands.maps.mapper import Mapper, adapt, corners
 from maml_tf.datasets.landcover import folder as folders
+from maml_tf.datasets.landcover import rasters
 from maml_tf.datasets.landcover.bands import TOP
 from maml_tf.datasets.landcover.folder import label_images
 from maml_tf.datasets.raw import memory_map
 from maml_tf.episodes.segmentation.label_images import UNLABELLED, unpacked
 from maml_tf.errors import ArgumentError, UserError
+from maml_tf.evaluation import maps
 from maml_tf.terminal import quiet
 
 SIDE, VALUES = 16, {1: 3, 12: 7, 17: 40}  # of a label image, by IGBP's class
@@ -147,6 +152,60 @@ def test_as_a_user_types_it(setting, tmp_path):
     assert np.mean(right) > 0.6, right  # A third would be luck.
     with Image.open(tmp_path / 'm/nowhere_labels.png') as picture:
         assert np.asarray(picture).shape == (SIDE, SIDE)
+
+
+def test_pixels_without_data_are_in_no_class(tmp_path, monkeypatch):
+    image = np.full([SIDE, SIDE, 13], 500, np.uint16)
+    image[:4] = 0
+    write_tif(tmp_path / 'tiles/a.tif', image, nodata=0)
+    write_tif(tmp_path / 'tiles/b.tif', image)
+    numbers = np.ones([SIDE, SIDE], np.uint8)
+    numbers[:4], numbers[12:] = 0, 2
+    mapper = types.SimpleNamespace(
+        **{'bands': 's2', 'side': SIDE, 'scaled': Mapper.scaled, 'map': lambda bands: numbers},
+        **{'values': [3, 7, 40], 'class_names': ['Forest', 'Croplands', 'Water']},
+    )
+    drawn = []
+    monkeypatch.setattr(maps, 'draw', lambda *arguments: drawn.append(arguments))
+    out = lambda name: map_region._map(tmp_path / f'tiles/{name}.tif', mapper, tmp_path)
+    assert out('a').tolist() == [0, 128, 64] and out('b').tolist() == [64, 128, 64]
+    assert [title for *_, title, _ in drawn] == [
+        'a.tif: Croplands, Water',
+        'b.tif: Forest, Croplands, Water',
+    ]
+    expected = np.array([3, 7, 40])[numbers]
+    for name, rows, first in (('a', drawn[0][1], UNLABELLED), ('b', drawn[1][1], 0)):
+        assert (rows[0][1]['map'][:4] == first).all() and (rows[0][1]['map'][4:] != first).all()
+        with rasterio.open(tmp_path / f'{name}_labels.tif') as file:
+            assert file.nodata == 0
+            labels = file.read(1)
+        np.testing.assert_array_equal(labels[4:], expected[4:])
+        assert (labels[:4] == (0 if name == 'a' else 3)).all()
+
+
+def test_a_map_is_whole_or_not_there(tmp_path, monkeypatch):
+    labels, path = np.ones([SIDE, SIDE], np.uint8), tmp_path / 'a_labels.tif'
+    rasters.write_labels(path, labels, {})
+    before = path.read_bytes()
+
+    def fails(self, *arguments, **kwargs):
+        raise rasterio.errors.RasterioIOError('no space left')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rasterio.io.DatasetWriter, 'write', fails)
+        with pytest.raises(UserError, match=r'a_labels.tif: could not be written \(Raster.* space'):
+            rasters.write_labels(path, labels, {})
+    with pytest.raises(UserError, match='gone/a_labels.tif: could not be written'):
+        rasters.write_labels(tmp_path / 'gone/a_labels.tif', labels, {})
+
+    def breaks_off(self, to, *arguments, **kwargs):
+        pathlib.Path(to).write_bytes(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(Image.Image, 'save', breaks_off)
+    with pytest.raises(OSError, match='a_labels.png'):
+        rasters.write_picture(tmp_path / 'a_labels.png', labels)
+    assert [*tmp_path.iterdir()] == [path] and path.read_bytes() == before
 
 
 def refused(capsys, arguments):

@@ -11,7 +11,8 @@ as large on the ground as in training.
 
 Of each image there is a picture with a legend, `maps/<name>.png`, and a map of the same values,
 `maps/<name>_labels.tif`, with the georeference of the image; where it has none,
-`maps/<name>_labels.png`.
+`maps/<name>_labels.png`. Pixels without data (a GeoTIFF's nodata value) have no class: they are 0
+in the map, and count in no share.
 """
 
 import argparse
@@ -105,39 +106,44 @@ def run(arguments: argparse.Namespace) -> None:
     for path in progress.bar(paths, 'mapping', unit=' images', delay=3, leave=False):
         found += _map(path, mapper, arguments.out)
     shares = ', '.join(
-        f'{shown(name)} {count / found.sum():.0%}' for name, count in zip(names.values(), found)
+        f'{shown(name)} {count / max(found.sum(), 1):.0%}'
+        for name, count in zip(names.values(), found)
     )
     print(f'Mapped {counted(len(paths), "image")} ({shares}): {arguments.out}')
 
 
 def _map(path, mapper, out):
-    """Maps one image; returns how many pixels each class has in it."""
+    """Maps one image; returns how many pixels with data each class has in it."""
+    from maml_tf.episodes.segmentation.label_images import UNLABELLED
     from maml_tf.evaluation import maps  # Starting matplotlib takes a second.
 
-    values, georeference = rasters.read_with_georeference(path)
-    bands = folder.bands_of(values, path, mapper.bands)
+    raster = rasters.read_with_georeference(path)
+    bands = folder.bands_of(raster.values, path, mapper.bands)
     if min(bands.shape[:2]) < mapper.side:
         height, width = bands.shape[:2]
         raise UserError(
             f'{shown(path)}: {height}x{width}, and the learner labels tiles of {mapper.side} '
             'pixels and more'
         )
-    numbers = mapper.map(bands)
+    numbers = np.where(raster.known, mapper.map(bands), UNLABELLED)
+    found = np.bincount(numbers[raster.known], minlength=len(mapper.values))
     # Of a whole scene a picture would show every so many pixels anyway.
     few = slice(None, None, max(1, max(numbers.shape) // LARGEST_PICTURE))
     maps.draw(
         outputs.picture_of(path, out),
         [(mapper.scaled(bands[few, few]), {'map': numbers[few, few]})],
         mapper.class_names,
-        f'{path.name}: {listed([mapper.class_names[n] for n in np.unique(numbers)])}',
+        f'{path.name}: {listed([name for name, count in zip(mapper.class_names, found) if count])}',
         [''],
     )
-    labels = np.array(mapper.values, np.uint8)[numbers]
-    if georeference:
-        rasters.write_labels(outputs.labels_of(path, out, '.tif'), labels, georeference)
+    value_of = np.zeros(UNLABELLED + 1, np.uint8)
+    value_of[: len(mapper.values)] = mapper.values
+    labels = value_of[numbers]
+    if raster.georeference:
+        rasters.write_labels(outputs.labels_of(path, out, '.tif'), labels, raster.georeference)
     else:
         rasters.write_picture(outputs.labels_of(path, out, '.png'), labels)
-    return np.bincount(numbers.ravel(), minlength=len(mapper.values))
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
