@@ -298,7 +298,11 @@ def test_regions_in_plain_folders(tmp_path):
         image = folders.read_bands(tmp_path / name / 'images/1.tif', 's2')
         np.testing.assert_allclose(x[6], image[SIDE : 2 * SIDE, :SIDE] / TOP, atol=1e-6)
     (tmp_path / 'classes.csv').write_text('value,name\n3,Forest\n7,Croplands\n')
-    assert label_images(tmp_path, SIDE, 's2').class_names == ['Forest', 'Croplands']
+    made = label_images(tmp_path, SIDE, 's2')
+    assert made.class_names == ['Forest', 'Croplands']
+    with pytest.raises(UserError, match='0.tif: the value 40 is not in classes.csv; name it'):
+        made.split('test')
+    (tmp_path / 'classes.csv').unlink()
     with pytest.raises(ArgumentError, match='image_size=64: larger than the images, 40x40'):
         label_images(tmp_path, 64)
     write_tif(tmp_path / 'c/labels/0.tif', np.ones([20, 40, 1], np.uint8))
@@ -345,6 +349,16 @@ def test_tiles_of_changed_files_are_read_anew(tmp_path, monkeypatch):
     assert (before[..., -1] == 2).all()
     (tmp_path / 'classes.csv').write_text('value,name\n40,Forest\n50,Croplands\n60,Water\n')
     assert (tiles()[..., -1] == 0).all()
+
+
+def test_label_images_hold_whole_numbers(tmp_path):
+    labels = np.ones([SIDE, SIDE, 1], np.float32)
+    write_tif(tmp_path / 'a.tif', labels)
+    assert folders.read_labels(tmp_path / 'a.tif').dtype == np.uint8
+    labels[3, 3] = 1.5
+    write_tif(tmp_path / 'a.tif', labels)
+    with pytest.raises(UserError, match='a.tif: a value of 1.5; classes are whole numbers'):
+        folders.read_labels(tmp_path / 'a.tif')
 
 
 def test_trained_on_pictures(tmp_path):

@@ -64,6 +64,22 @@ def test_scales():
     np.testing.assert_array_equal(scales.reduced_labels(block[..., 0], 2), [[5, 7], [13, 15]])
     with pytest.raises(UserError, match='2 bands, and rgb takes 3'):
         scales.of_file(np.zeros([1, 1, 2], np.uint8), 'rgb')
+    decibels = np.full([1, 1, 2], -9.0)
+    for bands, channels in scales.BANDS.items():
+        shares = np.full([1, 1, min(channels, 13)], 0.3)
+        shares[0, 0, 0] = np.nan
+        if bands == 's1s2':
+            shares = np.concatenate([shares, decibels], -1)
+        with pytest.raises(UserError, match=r'values up to 0.3; .* multiply by 10,000'):
+            scales.of_file(shares, bands)
+        black = shares.copy()
+        black[..., :13] = 0
+        assert not scales.of_file(black, bands)[..., :3].any(), 'a tile without data'
+        shares[..., :13] *= 10_000
+        assert scales.of_file(shares, bands).max() >= 3000
+    for channels in (13, 15):
+        with pytest.raises(UserError, match='8 bits; bands of Sentinel-2 are reflectances times'):
+            scales.of_file(np.zeros([1, 1, channels], np.uint8), 'rgb')
 
 
 @pytest.mark.parametrize('bands', list(scales.BANDS))

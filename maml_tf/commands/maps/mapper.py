@@ -93,9 +93,7 @@ def adapt(
     tiles, labels = [], []
     for label, image in labelled.items():
         values, numbers = folder.read_pair(label, image, bands_of(learner))
-        if unknown := set(np.unique(numbers)) - {0, *names}:
-            reason = f'the value {min(unknown)} is not in {folder.CLASSES}'
-            raise UserError(f'{shown(label)}: {reason}')
+        folder.check_known(label, numbers, names)
         height, width = numbers.shape
         if min(height, width) < side:
             reason = f'{height}x{width}, and the learner takes tiles of {side} pixels and more'

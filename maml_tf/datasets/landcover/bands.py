@@ -17,6 +17,7 @@ import numpy as np
 from maml_tf.errors import UserError
 
 TOP = 10_000  # stands for 1
+HIGHEST = 2  # of reflectances from 0 to 1
 DECIBELS = (-25.0, 0.0)
 OF_S2, OF_S1 = 13, 2
 # How many bands a choice of --bands has.
@@ -45,9 +46,11 @@ def of_file(values: np.ndarray, bands: str) -> np.ndarray:
     Sentinel-1. Three bands of more bits are reflectances times 10,000.
 
     bands: which to take, one of BANDS.
-    Raises: UserError for a number of bands that `bands` cannot be taken from.
+    Raises: UserError for a number of bands that `bands` cannot be taken from, and values that are
+      no reflectances times 10,000.
     """
     channels = values.shape[-1]
+    _check_scale(values)
     if values.dtype == np.uint8 and bands == 'rgb' and channels == 3:
         return (values.astype(np.uint32) * TOP // 255).astype(np.uint16)
     if channels == BANDS['s1s2'] and bands == 's1s2':
@@ -57,6 +60,16 @@ def of_file(values: np.ndarray, bands: str) -> np.ndarray:
     if channels == BANDS['rgb'] == BANDS[bands]:
         return of_s2(values)
     raise UserError(f'{channels} bands, and {bands} takes {BANDS[bands]}')
+
+
+def _check_scale(values):
+    """Raises UserError where an image would silently become black, or nearly so."""
+    optical = values[..., :OF_S2]
+    if values.shape[-1] in (OF_S2, BANDS['s1s2']) and values.dtype.itemsize == 1:
+        raise UserError('8 bits; bands of Sentinel-2 are reflectances times 10,000, of 16 bits')
+    # A few reflectances are above 1. What is 0 all over shows nothing.
+    if values.dtype.kind == 'f' and 0 < (most := np.nan_to_num(optical).max()) <= HIGHEST:
+        raise UserError(f'values up to {most:.3g}; reflectances from 0 to 1? multiply by 10,000')
 
 
 def reduced(values: np.ndarray, side: int) -> np.ndarray:

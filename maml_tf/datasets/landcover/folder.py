@@ -73,6 +73,7 @@ def label_images(
 
     def read(label):
         values, labels = read_pair(label, image_of[label], bands)
+        check_known(label, labels, names)
         if labels.shape != size:
             raise UserError(
                 f'{shown(label)}: {labels.shape[0]}x{labels.shape[1]}, and the first image is '
@@ -168,7 +169,20 @@ def read_labels(label: pathlib.Path) -> np.ndarray:
     if not 0 <= labels.min() <= labels.max() <= MOST:
         reason = f'values from {labels.min()} to {labels.max()}; classes are 1 to {MOST}, 0 is none'
         raise UserError(f'{shown(label)}: {reason}')
-    return labels[..., 0].astype(np.uint8)
+    whole = labels[..., 0].astype(np.uint8)
+    if (broken := labels[..., 0] != whole).any():
+        reason = f'a value of {labels[broken].min():.6g}; classes are whole numbers'
+        raise UserError(f'{shown(label)}: {reason}')
+    return whole
+
+
+def check_known(label: pathlib.Path, labels: np.ndarray, values: Iterable[int]) -> None:
+    """Raises UserError for a label image with a value that no class has."""
+    if unknown := set(np.unique(labels).tolist()) - {0, *values}:
+        raise UserError(
+            f'{shown(label)}: the value {min(unknown)} is not in {CLASSES}; name it there, or let '
+            'such pixels be 0'
+        )
 
 
 def read_classes(folder: pathlib.Path, labels: Iterable[pathlib.Path]) -> dict[int, str]:
