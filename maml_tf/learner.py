@@ -142,6 +142,12 @@ class Learner(Configured, KerasSteps, keras.Model):
         return tf.stack([self.scores_of(task, outputs)[1], *further])
 
     @classmethod
+    def for_objective(cls, objective: Objective) -> type['Learner']:
+        """Returns the class that `from_flags` makes a learner of; by default this one."""
+        del objective
+        return cls
+
+    @classmethod
     def check_flags(cls, flags: Any) -> None:
         """Raises UserError for flags of a command line that do not go with each other."""
         del flags

@@ -10,6 +10,8 @@ from landcover_files import write_sen12ms, write_tif
 from PIL import Image
 from rasterio.transform import from_origin
 
+from maml_tf.commands import command_line
+from maml_tf.commands.command_line import parsed
 from maml_tf.datasets.landcover import bands as scales
 from maml_tf.datasets.landcover import sen12ms as module
 from maml_tf.datasets.landcover.rasters import read_raster
@@ -257,12 +259,23 @@ def saved_model(path):
             model.signatures['adapt'](support_x=x, support_y=wrong)
 
 
+def test_fine_tuning_of_pixels_chooses_no_rate():
+    """So no flag needs a given one, and none may be of a choice."""
+    pixels = '--datasource=sen12ms', '--algorithm=fine_tuning'
+    for flag in ('--ensemble=2', '--train_on=trainval', '--fine_tuning_decay=0.1'):
+        command_line.check(parsed(*pixels, flag))
+    for flag in ('--fine_tuning_choice_iterations=2', '--meta_batch_size=2'):
+        with pytest.raises(UserError, match=f'^{flag}: '):
+            command_line.check(parsed(*pixels, flag))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'method',
     [
         ('fine_tuning', '--fine_tuning_batch=4', '--fine_tuning_updates=3'),
         ('fine_tuning', '--fine_tuning_batch=4', '--fine_tuning_layers=last'),
+        ('fine_tuning', '--fine_tuning_batch=4', '--fine_tuning_decay=1', '--train_on=trainval'),
         ('from_scratch', '--test_num_updates=3'),
         ('anil', '--num_updates=2'),
         ('meta_sgd',),

@@ -188,7 +188,7 @@ def check_values(flags) -> None:
 def check_heeded(flags) -> None:
     """Raises UserError for a flag that is set and means nothing to the method."""
     learner = algorithms.registry()[flags.algorithm]
-    learner.check_flags(flags)
+    learner.for_objective(SOURCES[flags.datasource].objective).check_flags(flags)
     heeds = learner.heeds
     unheeded = [name for name in _OF_SOME if name not in heeds]
     for method, names in _OF_METHOD.items():

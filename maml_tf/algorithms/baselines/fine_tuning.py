@@ -22,7 +22,7 @@ from maml_tf.algorithms.metric.metric_learner import of_absent_classes
 from maml_tf.algorithms.problem import Problem
 from maml_tf.episodes.task import Batch, EpisodeSpec, Task
 from maml_tf.errors import ArgumentError, UserError, check_one_of
-from maml_tf.learner import State
+from maml_tf.learner import Learner, State
 from maml_tf.objectives.classification import MeanClassification
 from maml_tf.objectives.objective import Objective
 from maml_tf.objectives.pixels import Segmentation
@@ -100,7 +100,7 @@ class FineTuning(Pretrained):
 
         Raises: UserError in regression.
         """
-        if isinstance(problem.objective, Segmentation):
+        if cls.for_objective(problem.objective) is PixelFineTuning:
             return PixelFineTuning.of_flags(flags, problem)
         return cls(
             **cls.arguments_of(flags, problem),
@@ -110,6 +110,10 @@ class FineTuning(Pretrained):
             decay=flags.fine_tuning_decay,
             choice_iterations=flags.fine_tuning_choice_iterations,
         )
+
+    @classmethod
+    def for_objective(cls, objective: Objective) -> type[Learner]:
+        return PixelFineTuning if isinstance(objective, Segmentation) else cls
 
     @classmethod
     def check_flags(cls, flags: Any) -> None:

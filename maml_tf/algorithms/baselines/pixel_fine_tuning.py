@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from maml_tf.algorithms.baselines.pretrained import check_no_training_tasks
 from maml_tf.algorithms.baselines.rules import DecayingRate
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
@@ -84,17 +85,8 @@ class PixelFineTuning(GradientLearner):
 
     @classmethod
     def of_flags(cls, flags: Any, problem: Problem) -> 'PixelFineTuning':
-        """Returns the learner that a command line with --algorithm=fine_tuning describes.
-
-        Raises: UserError for a choice of the rate on validation tasks, which is not offered.
-        """
+        """Returns the learner that a command line with --algorithm=fine_tuning describes."""
         rate = RATE if flags.fine_tuning_rate is None else flags.fine_tuning_rate
-        choice = flags['fine_tuning_choice_iterations']
-        if choice.value != choice.default:
-            raise UserError(
-                f'--fine_tuning_choice_iterations={choice.value}: of pixels no rate is chosen; '
-                f'give --fine_tuning_rate (default {RATE})'
-            )
         return cls(
             problem.network(scale=flags.norm == 'batch_norm'),
             problem.objective,
@@ -108,6 +100,20 @@ class PixelFineTuning(GradientLearner):
             seed=flags.seed,
             transductive=flags.transductive is not False,
         )
+
+    @classmethod
+    def check_flags(cls, flags: Any) -> None:
+        """Raises UserError for flags of training tasks, and of a rate chosen on validation tasks.
+
+        Neither is there: a rate that is not given is RATE.
+        """
+        check_no_training_tasks(flags)
+        choice = flags['fine_tuning_choice_iterations']
+        if choice.value != choice.default:
+            raise UserError(
+                f'--fine_tuning_choice_iterations={choice.value}: of pixels no rate is chosen; '
+                f'give --fine_tuning_rate (default {RATE})'
+            )
 
     def starting_weights(self, seed: int) -> dict[str, np.ndarray]:
         """Returns the network's initial weights, zeros for the head."""

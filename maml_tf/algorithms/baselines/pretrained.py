@@ -100,13 +100,7 @@ class Pretrained(MetricLearner):
 
     @classmethod
     def check_flags(cls, flags: Any) -> None:
-        for name in ('meta_batch_size', *OF_TRAINING_TASKS):
-            if flags[name].value != flags[name].default:
-                raise UserError(
-                    f'--{name}={flags[name].value}: means nothing to '
-                    f'--algorithm={flags.algorithm}, which trains on batches of '
-                    f'--{flags.algorithm}_batch examples'
-                )
+        check_no_training_tasks(flags)
 
     def acts_in_tasks(self, name: str) -> bool:
         return not name.startswith(CLASSIFIER)
@@ -161,6 +155,17 @@ def tiny_encoder() -> keras.Model:
         keras.layers.Dense(32, activation='relu', name='dense'),
     ]
     return keras.Sequential(layers, name='encoder')
+
+
+def check_no_training_tasks(flags: Any) -> None:
+    """Raises UserError for a flag of the training tasks: a method has none."""
+    for name in ('meta_batch_size', *OF_TRAINING_TASKS):
+        if flags[name].value != flags[name].default:
+            raise UserError(
+                f'--{name}={flags[name].value}: means nothing to '
+                f'--algorithm={flags.algorithm}, which trains on batches of '
+                f'--{flags.algorithm}_batch examples'
+            )
 
 
 def define_batch_flag(flags, method: str, default: int) -> None:
