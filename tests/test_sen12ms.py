@@ -308,7 +308,8 @@ def test_methods(world, tmp_path, method):
         (['--tasks_file=x'], '--tasks_file=x: means nothing to --datasource=sen12ms'),
         (['--datasource=omniglot', '--bands=s2'], '--bands=s2: means nothing to --datasource=omn'),
         (['--train_shot_from=1'], 'tasks of one size only'),
-        (['--image_size=20'], '--image_size=20: a divisor of 256'),
+        (['--image_size=24'], '--image_size=24: a divisor of 256'),
+        (['--datasource=deepglobe', '--image_size=60'], '--image_size=60: the network halves til'),
         (['--num_classes=4'], 'no region of the train split has so many classes'),
     ],
 )

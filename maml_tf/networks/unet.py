@@ -11,6 +11,8 @@ from maml_tf.networks.reference import Initializers, ReferenceNetwork
 from maml_tf.ops import layers
 from maml_tf.ops.shapes import sizes
 
+DEPTH = 3  # how often an image is halved, unless said otherwise
+
 
 class UNet(ReferenceNetwork):
     """Convolutions at falling and then at rising resolution, with links between equal ones.
@@ -38,7 +40,7 @@ class UNet(ReferenceNetwork):
         input_shape: tuple[int, int, int],
         output_dim: int,
         filters: int = 16,
-        depth: int = 3,
+        depth: int = DEPTH,
         norm: str = 'batch_norm',
         **kwargs: Any,
     ):

@@ -6,9 +6,10 @@ from typing import Any
 from maml_tf.datasets.landcover.bands import BANDS
 from maml_tf.datasets.source import Source
 from maml_tf.episodes.source import EpisodeSource
+from maml_tf.errors import ArgumentError
 from maml_tf.networks.flags import product_dtype
 from maml_tf.networks.network import Network
-from maml_tf.networks.unet import UNet
+from maml_tf.networks.unet import DEPTH, UNet
 from maml_tf.objectives.pixels import Segmentation
 
 # What can adapt a network whose outputs are images; the others compare or read whole embeddings.
@@ -38,10 +39,16 @@ def label_images(
     reads: tuple[str, ...] = (),
     **kwargs: Any,
 ) -> Source:
-    """Returns a row of tiles; bands: flags -> how many there are. reads: besides those of all."""
+    """Returns a row of tiles; bands: flags -> how many there are. reads: besides those of all.
+
+    Its input_shape raises ArgumentError for a side that the network cannot halve so often.
+    """
 
     def input_shape(flags):
         side = flags.image_size or SIDE
+        if side % 2**DEPTH:
+            reason = f'the network halves tiles {DEPTH} times; a multiple of {2**DEPTH}'
+            raise ArgumentError('image_size', side, reason)
         return side, side, bands(flags)
 
     return Source(
