@@ -6,7 +6,8 @@ from landcover_files import write_deepglobe
 from PIL import Image
 
 from maml_tf.datasets.landcover.deepglobe import COLOURS, deepglobe, numbers_of, read_tiles
-from maml_tf.episodes.segmentation.label_images import UNLABELLED, unpacked
+from maml_tf.episodes.segmentation.label_images import unpacked
+from maml_tf.episodes.segmentation.values import UNLABELLED
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError, UserError
 

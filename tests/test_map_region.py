@@ -25,7 +25,8 @@ from maml_tf.datasets.landcover import rasters
 from maml_tf.datasets.landcover.bands import TOP
 from maml_tf.datasets.landcover.folder import label_images
 from maml_tf.datasets.raw import memory_map
-from maml_tf.episodes.segmentation.label_images import UNLABELLED, unpacked
+from maml_tf.episodes.segmentation.label_images import unpacked
+from maml_tf.episodes.segmentation.values import UNLABELLED
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.evaluation import maps
 from maml_tf.terminal import quiet

@@ -10,9 +10,10 @@ from maml_tf.algorithms.baselines.from_scratch import FromScratch
 from maml_tf.algorithms.baselines.pixel_fine_tuning import PixelFineTuning
 from maml_tf.algorithms.optimisation.maml import MAML
 from maml_tf.episodes import manifest
-from maml_tf.episodes.segmentation.label_images import UNLABELLED, packed, unpacked
+from maml_tf.episodes.segmentation.label_images import packed, unpacked
 from maml_tf.episodes.segmentation.sampling import LEAST_SHARE
 from maml_tf.episodes.segmentation.source import LabelledRegions
+from maml_tf.episodes.segmentation.values import UNLABELLED
 from maml_tf.episodes.task import BatchSpec, EpisodeSpec
 from maml_tf.errors import ArgumentError
 from maml_tf.evaluation.evaluate import evaluator

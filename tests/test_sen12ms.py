@@ -19,7 +19,8 @@ from maml_tf.datasets.landcover.sen12ms import CLASSES, sen12ms, simplified
 from maml_tf.datasets.landcover.split import split_regions
 from maml_tf.datasets.raw import memory_map
 from maml_tf.datasets.raw.folder_split import split_by_name
-from maml_tf.episodes.segmentation.label_images import UNLABELLED, unpacked
+from maml_tf.episodes.segmentation.label_images import unpacked
+from maml_tf.episodes.segmentation.values import UNLABELLED
 from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError, UserError
 

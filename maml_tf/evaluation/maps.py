@@ -10,8 +10,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from maml_tf.episodes.segmentation.label_images import UNLABELLED
+from maml_tf.datasets.landcover.bands import RED_GREEN_BLUE
 from maml_tf.episodes.segmentation.tasks import RegionTasks
+from maml_tf.episodes.segmentation.values import UNLABELLED
 from maml_tf.evaluation import figures
 from maml_tf.learner import Learner
 from maml_tf.terminal.text import cut
@@ -35,7 +36,6 @@ OF_LAND = {
     'water': '#2b5fb3',
 }
 DARKEST, BRIGHTEST = 2, 98  # percentiles that become black and white
-RED_GREEN_BLUE = (3, 2, 1)  # of tiles with more than three bands, Sentinel-2's
 
 
 def of_tasks(directory: pathlib.Path, learner: Learner, tasks: RegionTasks, title: str) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 
 from maml_tf.commands.maps import outputs
 from maml_tf.datasets.landcover import folder, rasters
+from maml_tf.episodes.segmentation.values import UNLABELLED
 from maml_tf.errors import ArgumentError, UserError
 from maml_tf.terminal import progress, quiet
 from maml_tf.terminal.exit import errors_as_one_line
@@ -114,7 +115,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _map(path, mapper, out):
     """Maps one image; returns how many pixels with data each class has in it."""
-    from maml_tf.episodes.segmentation.label_images import UNLABELLED
     from maml_tf.evaluation import maps  # Starting matplotlib takes a second.
 
     raster = rasters.read_with_georeference(path)

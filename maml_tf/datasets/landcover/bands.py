@@ -14,9 +14,9 @@ Imports no TensorFlow.
 
 import numpy as np
 
+from maml_tf.episodes.segmentation.values import TOP_OF_WORD as TOP
 from maml_tf.errors import UserError
 
-TOP = 10_000  # stands for 1
 HIGHEST = 2  # of reflectances from 0 to 1
 DECIBELS = (-25.0, 0.0)
 OF_S2, OF_S1 = 13, 2

@@ -21,6 +21,7 @@ from maml_tf.datasets.landcover import bands as scales
 from maml_tf.datasets.landcover.rasters import ENDINGS, read_raster
 from maml_tf.datasets.landcover.split import split_regions
 from maml_tf.datasets.raw.listing import composed, is_hidden, visible_folders
+from maml_tf.episodes.segmentation.values import UNLABELLED
 from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.serialisation.files import check_is_file
 from maml_tf.terminal.text import described, shown
@@ -52,7 +53,7 @@ def label_images(
       ArgumentError: there is no such folder or nothing in it, or an argument is out of range.
     """
     from maml_tf.datasets.landcover.tile_files import TileFiles, source
-    from maml_tf.episodes.segmentation.label_images import UNLABELLED, packed
+    from maml_tf.episodes.segmentation.label_images import packed
 
     check_one_of('bands', bands, tuple(scales.BANDS))
     if not data_dir:

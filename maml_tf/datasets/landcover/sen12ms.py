@@ -25,8 +25,9 @@ from maml_tf.datasets.landcover.overlap import apart
 from maml_tf.datasets.landcover.rasters import read_raster
 from maml_tf.datasets.landcover.split import split_regions
 from maml_tf.datasets.landcover.tile_files import TileFiles, source
-from maml_tf.episodes.segmentation.label_images import UNLABELLED, packed
+from maml_tf.episodes.segmentation.label_images import packed
 from maml_tf.episodes.segmentation.source import LabelledRegions
+from maml_tf.episodes.segmentation.values import UNLABELLED
 from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.terminal.text import counted, listed, shown
 

@@ -8,10 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf.episodes.class_images import ClassImages
-
-UNLABELLED = 255  # in a label image
-# What stands for 1 in a tile: of one byte a band, and of two.
-TOP_OF_BYTE, TOP_OF_WORD = 255, 10_000
+from maml_tf.episodes.segmentation.values import TOP_OF_BYTE, TOP_OF_WORD
 
 
 class LabelImages(NamedTuple):
