@@ -116,9 +116,16 @@ def test_damaged_frames(tmp_path, capsys):
     assert classes.sizes.tolist() == [31, 25, 31] and len(classes.image_names) == 87
     (task,) = source.videos('test', 2, 0)
     assert len(task.videos) == 5
-    for path in (video.parent / 'P0--thing1--clutter--1').iterdir():
-        path.write_bytes(b'')
-    with pytest.raises(UserError, match='thing 1: no frame of its  ?videos|clutter'):
+
+
+@pytest.mark.parametrize('kinds', [['clean'], ['clutter'], ['clean', 'clutter']], ids=' '.join)
+def test_an_object_without_a_readable_frame_of_a_kind(tmp_path, kinds):
+    folder = write(tmp_path, {'test': 1})
+    for kind in kinds:
+        for path in (folder / 'test/P0/thing 1' / kind).rglob('*.png'):
+            path.write_bytes(b'')
+    message = f'thing 1: no frame of its {" or ".join(kinds)} videos can be read'
+    with pytest.raises(UserError, match=message):
         orbit(folder, SIDE).split('test')
 
 

@@ -69,10 +69,11 @@ def _by_object(root, videos, images, kept):
         for video in some:
             if video.path in kept:
                 frames[video.kind].append((video.name, len(kept[video.path])))
-        if not all(frames.values()):
+        lacking = ' or '.join(kind for kind in orbit_files.KINDS if not frames[kind])
+        if lacking:
             raise UserError(
-                f'{shown(root / name)}: no frame of its {"clean" if frames["clutter"] else ""} '
-                'videos can be read; remove the folder, or put whole files there'
+                f'{shown(root / name)}: no frame of its {lacking} videos can be read; remove the '
+                'folder, or put whole files there'
             )
         names.append(name)
         users.append(name.split('/')[0])
