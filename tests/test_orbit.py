@@ -176,6 +176,19 @@ def test_frames_are_uniform_over_a_video_s_parts(folder):
     np.testing.assert_allclose(np.bincount(images[:, 1, 2] - 7) / 4000, 1 / 6, atol=0.03)
 
 
+def test_fewer_shots_come_from_the_whole_video():
+    """The parts of a video are laid out for the most shots; fewer begin at any of them."""
+    sizes = VideoSizes.of([((100,), (6,))] * 2)
+    pick = UserSampler(sizes, ['a', 'a'], EpisodeSpec(2, 10, 1, least_shot=1), (0, 'train'))
+    picks = pick(0, 2000)
+    images, shots = picks.images.numpy()[:, 0, :10], picks.shots.numpy()
+    first = images[shots == 1, 0]
+    np.testing.assert_allclose(np.bincount(first // 10, minlength=10) / len(first), 0.1, atol=0.08)
+    assert first.max() > 90
+    # All ten are still spread evenly, at the same place of each part.
+    assert (np.diff(np.sort(images, 1), axis=1) == 10).all()
+
+
 def test_a_way_that_differs(folder):
     source = orbit(folder, SIDE)
     spec = EpisodeSpec(4, 2, 2, least_way=2, least_shot=1)

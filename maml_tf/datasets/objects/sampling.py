@@ -12,6 +12,7 @@ from maml_tf.episodes.task import EpisodeSpec
 from maml_tf.errors import ArgumentError
 
 CLEAN, CLUTTER = 0, 1
+_TURNS = 6  # The stream of which part of a video comes first.
 
 
 class VideoSizes(NamedTuple):
@@ -47,7 +48,9 @@ class UserSampler:
     spec.least_way the way is drawn, too, from there to as many as the user has, at most spec.way;
     or, with `all_objects`, it is as many as that. Of each object the frames are divided evenly
     among its videos, in random order, and spread evenly over each video, from a random start. So a
-    frame comes twice only where a video has fewer than are asked of it.
+    frame comes twice only where a video has fewer than are asked of it. With spec.least_shot a task
+    of fewer shots has the first of spec.shot support frames; a random part of each video comes
+    first, so that they may be of any part.
 
     Args:
       sizes: of the videos, object by object.
@@ -75,6 +78,7 @@ class UserSampler:
         self._objects, self._order, self._frames, self._size, self._user = (
             Stream(*stream, i) for i in range(5)
         )
+        self._turns = Stream(*stream, _TURNS)
         self._keys = Stream(*stream, KEYS)
 
     def _check(self, members, least, split):
@@ -132,17 +136,24 @@ class UserSampler:
             self._frames.bits(start, count, spec.way * (spec.shot + spec.query)),
             [count, spec.way, spec.shot + spec.query],
         )
-        return tf.concat(
-            [
-                frames_of(self.sizes, objects, kind, order[:, :, kind], bits)
-                for kind, bits in enumerate(tf.split(places, [spec.shot, spec.query], axis=2))
-            ],
-            2,
-        )
+        turns = None
+        if spec.least_shot is not None:
+            turns = tf.reshape(
+                self._turns.bits(start, count, spec.way * most), [count, spec.way, most]
+            )
+        support, query = tf.split(places, [spec.shot, spec.query], axis=2)
+        support = frames_of(self.sizes, objects, CLEAN, order[:, :, CLEAN], support, turns)
+        query = frames_of(self.sizes, objects, CLUTTER, order[:, :, CLUTTER], query)
+        return tf.concat([support, query], 2)
 
 
 def frames_of(
-    sizes: VideoSizes, objects: tf.Tensor, kind: int, order: tf.Tensor, places: tf.Tensor
+    sizes: VideoSizes,
+    objects: tf.Tensor,
+    kind: int,
+    order: tf.Tensor,
+    places: tf.Tensor,
+    turns: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Draws frames of some objects' videos of a kind, as UserSampler says.
 
@@ -150,6 +161,8 @@ def frames_of(
       objects: int32 [..., way].
       kind: CLEAN or CLUTTER.
       order, places: random words, uint32 [..., way, most] and [..., way, n].
+      turns: random words, uint32 [..., way, most], by which a random part of each video comes
+        first, and after the last part the first; None: the parts come in time.
     Returns: the frames' numbers within their object, int32 [..., way, n].
     """
     videos = tf.gather(sizes.counts[:, kind], objects)[..., None]
@@ -164,7 +177,11 @@ def frames_of(
         for table in (sizes.firsts, sizes.frames)
     )
     of_video = tf.gather(places, turn, axis=-1, batch_dims=turn.shape.rank - 1)
-    return first + spread(number // videos, visits, size, of_video)
+    part = number // videos
+    if turns is not None:
+        turned = tf.gather(turns, turn, axis=-1, batch_dims=turn.shape.rank - 1)
+        part = (part + below(turned, visits)) % visits
+    return first + spread(part, visits, size, of_video)
 
 
 def spread(part: tf.Tensor, parts: tf.Tensor | int, size: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
