@@ -306,6 +306,25 @@ def test_scores_of_videos_are_those_of_the_learner(folder):
     assert shown[0] == 'a heading' and len(shown) == 4 and 'Frames to recognition' in shown[2]
 
 
+def test_tasks_and_videos_share_their_programs(folder):
+    """Python runs where a program is traced: for two sizes, and not for every task."""
+    calls = {'adapt': 0, 'predict': 0}
+
+    class Counted(Prototypical):
+        def adapt(self, *args, **kwargs):
+            calls['adapt'] += 1
+            return super().adapt(*args, **kwargs)
+
+        def predict_query(self, *args, **kwargs):
+            calls['predict'] += 1
+            return super().predict_query(*args, **kwargs)
+
+    learner = Counted(conv4((SIDE, SIDE, 3), filters=4), MeanClassification())
+    tasks = orbit(folder, SIDE).videos('test', 2, 1, repeats=4)
+    assert len(scores.score(learner, tasks)) == 4 * (3 + 4 + 3) * 2
+    assert calls['adapt'] <= 2 and calls['predict'] <= 3
+
+
 # The command line
 
 HERE = ('--datasource=orbit', '--num_filters=4', '--update_batch_size=2', f'--image_size={SIDE}')

@@ -39,12 +39,14 @@ def score(learner: Learner, tasks: Iterable[Any], steps: int | None = None) -> l
       steps: of adaptation; None: the learner's `evaluation_steps`.
     """
     steps = learner.evaluation_steps if steps is None else steps
+    adapt, predict = _programs(learner, steps)
     scored = []
     with progress.bar(None, 'videos', unit='video', delay=5, leave=False) as bar:
         for task in tasks:
-            predict = _adapted(learner, task, steps)
+            state = adapt(task.support_x, task.support_y, task.key)
             for video in task.videos:
-                predicted = predict(video.frames()).numpy()
+                outputs = predict(state, video.frames())[0, :, : len(task.objects)]
+                predicted = tf.argmax(outputs, -1).numpy()
                 scored.append(
                     VideoScore(
                         task.user,
@@ -59,19 +61,22 @@ def score(learner: Learner, tasks: Iterable[Any], steps: int | None = None) -> l
     return scored
 
 
-def _adapted(learner, task, steps):
-    """Returns the function of frames [1, n, ...] -> the objects that they are taken for, [n]."""
-    state = learner.adapt(task.support_x, task.support_y, steps, key=task.key)
+def _programs(learner, steps):
+    """Returns adapt(support_x, support_y, key) -> state, and predict(state, frames) -> outputs.
 
-    # Videos differ in their frames, so it is not compiled by XLA.
-    shape = [1, None, *task.support_x.shape[2:]]
+    Users differ in their objects and videos in their frames: each is traced anew for another size
+    once or twice, and then for any. For the same reason XLA does not compile them.
+    """
 
-    @tf.function(input_signature=[tf.TensorSpec(shape)], autograph=False)
-    def predict(frames):
-        outputs = learner.predict_query(state, frames)[0, :, : len(task.objects)]
-        return tf.argmax(outputs, -1)
+    @tf.function(autograph=False, reduce_retracing=True)
+    def adapt(support_x, support_y, key):
+        return learner.adapt(support_x, support_y, steps, key=key)
 
-    return predict
+    @tf.function(autograph=False, reduce_retracing=True)
+    def predict(state, frames):
+        return learner.predict_query(state, frames)
+
+    return adapt, predict
 
 
 def results(scored: list[VideoScore]) -> dict[str, Any]:
