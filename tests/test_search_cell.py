@@ -208,6 +208,7 @@ def test_no_time_tries_a_few_of_each_size(tmp_path):
         (FINAL, '{}'),
         (PLAN, '{"children": [{"cell": 3}]}'),
     ],
+    ids=str,
 )
 def test_a_damaged_line_is_named(tmp_path, kind, line):
     (tmp_path / f'{kind}.jsonl').write_text(f'{line}\n')
@@ -215,8 +216,53 @@ def test_a_damaged_line_is_named(tmp_path, kind, line):
         SearchDirectory(tmp_path).open({}, ())
 
 
+CELL = Cell(((0, 'identity', 1, 'conv3x3'),)).to_json()
+SCORED = {'cell': CELL, 'size': 1, 'accuracy': 0.5, 'ci95': 0, 'parameters': 7, 'seconds': 1.5}
+ROWS = {
+    CHILDREN: SCORED | {'number': 0, 'origin': START, 'predicted': None},
+    PLAN: {
+        'size': 1,
+        'children': [{'cell': CELL, 'origin': START, 'predicted': 0.5}],
+        'seconds': 0.0,
+    },
+    FINAL: SCORED | {'origin': RANDOM, 'seed': 2},
+}
+
+
+def opened(path, kind, row):
+    """The rows of a directory that holds this one."""
+    (path / f'{kind}.jsonl').write_text(json.dumps(row) + '\n')
+    directory = SearchDirectory(path)
+    directory.open({}, ())
+    return directory.rows[kind]
+
+
+@pytest.mark.parametrize('kind', ROWS)
+def test_a_line_has_all_of_its_fields(tmp_path, kind):
+    row = ROWS[kind]
+    assert opened(tmp_path, kind, row) == [row]
+    damaged = [{name: value for name, value in row.items() if name != lost} for lost in row]
+    # A word is a good origin.
+    damaged += [
+        row | {name: wrong}
+        for name in row
+        for wrong in ('1', True, [1])
+        if (name, wrong) != ('origin', '1')
+    ]
+    if kind == PLAN:
+        (child,) = row['children']
+        damaged += [row | {'children': [child | {'predicted': 'x'}]}, row | {'children': [{}]}]
+    for other in damaged:
+        with pytest.raises(UserError, match=f'{kind}.jsonl: line 1 is none that the search wrote'):
+            opened(tmp_path, kind, other)
+
+
 def test_other_flags_are_another_search(tmp_path):
-    SearchDirectory(tmp_path).open({'seed': '0', 'minutes': '5'}, ('minutes',))
+    # A command that tried nothing, of which the data may have been refused, binds none.
+    SearchDirectory(tmp_path).open({'seed': '3'}, ('minutes',))
+    directory = SearchDirectory(tmp_path)
+    directory.open({'seed': '0', 'minutes': '5'}, ('minutes',))
+    directory.append(PLAN, ROWS[PLAN])
     SearchDirectory(tmp_path).open({'seed': '0', 'minutes': '9'}, ('minutes',))
     with pytest.raises(UserError, match='--seed=1: the search in .* has --seed=0. Name another'):
         SearchDirectory(tmp_path).open({'seed': '1'}, ('minutes',))
@@ -404,9 +450,12 @@ def test_what_was_found_trains_and_is_exported(tmp_path):
         ('--datasource=sinusoid', '--cells=1: means nothing to --datasource=sinusoid'),
         ('--cells=9', '--cells=9: each halves the images, 12x12; take fewer, or larger images'),
         ('--num_classes=9', '--num_classes=9:'),
+        ('--train_update_batch_size=9', '--num_classes=2: the train split of photos has 0 classes'),
     ],
 )
 def test_what_is_refused(tmp_path, argument, message):
     write_classes(tmp_path / 'photos', NAMES)
     error = run_search(tmp_path, 'logs', argument, expect=1).stderr
     assert error.startswith(f'error: {message}') and error.count('\n') == 1
+    # No row binds the directory to these flags.
+    assert not [*(tmp_path / 'logs').glob('*.jsonl')]

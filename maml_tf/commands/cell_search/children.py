@@ -53,6 +53,7 @@ class Children:
         self._problem = problem_of(flags, self._source)
         cell_net(flags, self._problem.input_shape, 2, Cell(((0, 'identity', 1, 'identity'),)))
         # What the data cannot give is said now, not when the first child is scored.
+        self._source.tasks('train', self._problem.training, flags.seed)
         for split in ('val', 'test'):
             self._source.tasks(split, self._problem.evaluation, evaluate.TASK_SEED)
 

@@ -26,6 +26,16 @@ ORIGINS = START, PREDICTED, EXPLORED, RANDOM, AGAIN = (
     'again',
 )
 
+# Fields of the rows, and what JSON makes of them. `int` takes no true or false.
+NUMBER = (int, float)
+PLANNED = {'cell': (dict,), 'origin': (str,), 'predicted': (*NUMBER, type(None))}
+SCORED = {'accuracy': NUMBER, 'ci95': NUMBER, 'parameters': (int,), 'seconds': NUMBER}
+FIELDS = {
+    CHILDREN: {'number': (int,), 'size': (int,), **PLANNED, **SCORED},
+    PLAN: {'size': (int,), 'children': (list,), 'seconds': NUMBER},
+    FINAL: {'cell': (dict,), 'size': (int,), 'origin': (str,), 'seed': (int,), **SCORED},
+}
+
 Row = dict[str, Any]
 
 
@@ -51,8 +61,11 @@ class SearchDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.path)
+        for kind in self.rows:
+            self.rows[kind] = self._read(kind)
         file = self.path / 'flags.txt'
-        if file.exists():
+        # Without rows the flags may be those of a command that the data refused.
+        if any(self.rows.values()) and file.exists():
             then = records.flags(file)
             for name in sorted(then.keys() | flags.keys()):
                 if name not in free and then.get(name) != flags.get(name):
@@ -61,8 +74,6 @@ class SearchDirectory:
                         f'--{name}={then.get(name)}. Name another --logdir, or give the flag as it '
                         'was'
                     )
-        for kind in self.rows:
-            self.rows[kind] = self._read(kind)
         write_atomically(file, ''.join(f'--{name}={value}\n' for name, value in flags.items()))
 
     def append(self, kind: str, row: Row) -> None:
@@ -89,7 +100,7 @@ class SearchDirectory:
             return []
         # A killed search may leave a part of a line, which the next would be joined to.
         *lines, rest = path.read_text('utf-8', errors='replace').split('\n')
-        rows = [_row(path, number, line) for number, line in enumerate(lines, start=1)]
+        rows = [_row(path, kind, number, line) for number, line in enumerate(lines, start=1)]
         if rest:
             write_atomically(path, ''.join(f'{line}\n' for line in lines))
         return rows
@@ -100,17 +111,24 @@ def cell_of(row: Row) -> Cell:
     return from_json(row['cell'])
 
 
-def _row(path, number, line):
+def _row(path, kind, number, line):
     try:
         row = json.loads(line)
-        cells = row.get('children', [row])
-        for cell in cells:
-            from_json(cell['cell'])
-        if 'children' not in row:
-            float(row['accuracy']), float(row['seconds'])
+        _check(row, FIELDS[kind])
+        for child in row['children'] if kind == PLAN else []:
+            _check(child, PLANNED)
         return row
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f'{path}: line {number} is none that the search wrote, {line[:60]!r}; remove it, or '
             'rename the file'
         ) from None
+
+
+def _check(row, fields):
+    """Raises KeyError, TypeError or ValueError where a row lacks a field or has another in it."""
+    for name, types in fields.items():
+        if type(row[name]) not in types:
+            raise TypeError(name)
+    if 'cell' in fields:
+        from_json(row['cell'])
