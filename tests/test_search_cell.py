@@ -321,6 +321,26 @@ def test_pictures(tmp_path, undisturbed):
         assert (tmp_path / f'{name}.png').read_bytes().startswith(b'\x89PNG')
 
 
+def test_sizes_of_a_search_that_went_on_begin_with_their_first_child(
+    tmp_path, monkeypatch, undisturbed
+):
+    """Second looks, here two at one minute each, stand between three blocks and four."""
+    drawn = []
+    monkeypatch.setattr(pictures.figures, 'save', lambda figure, path: drawn.append(figure))
+    more = [row | {'size': 4} for row in undisturbed if row['size'] == 3 and row['origin'] != AGAIN]
+    rows = [row | {'seconds': 60} for row in (*undisturbed, *more)]
+    pictures.draw_search(tmp_path / 'search.png', rows, 'A search')
+    (axes,) = drawn[0].axes
+    assert {text.get_text(): text.xy[0] for text in axes.texts} == {
+        '1 block': 0,
+        '2 blocks': 12,
+        '3 blocks': 24,
+        '4 blocks': 38,
+    }
+    lines = [line.get_xdata() for line in axes.lines if line.get_linestyle() == ':']
+    assert [x[0] for x in lines] == [12, 24, 38]
+
+
 # What trains the children.
 
 

@@ -81,12 +81,14 @@ def draw_search(path: pathlib.Path, rows: list[Row], title: str) -> None:
             ends = (*times, minutes[-1]), (*best, best[-1])
             axes.step(*ends, where='post', color=colour, alpha=0.7)
     axes.plot([], color='gray', label='best so far')
-    sizes = [row['size'] for row in rows if row['origin'] != AGAIN]
-    for i in range(1, len(sizes)):
-        if sizes[i] != sizes[i - 1]:
-            axes.axvline(minutes[i - 1], color='tab:gray', linewidth=0.8, linestyle=':')
-    for size in sorted(set(sizes)):
-        first = minutes[sizes.index(size) - 1] if sizes.index(size) else 0.0
+    # Second looks are of any size; they may stand before more blocks, too, where a search went on.
+    starts = {}
+    for end, row in zip(minutes, rows):
+        if row['origin'] != AGAIN:
+            starts.setdefault(row['size'], end - row['seconds'] / 60)
+    for number, (size, first) in enumerate(starts.items()):
+        if number:
+            axes.axvline(first, color='tab:gray', linewidth=0.8, linestyle=':')
         blocks = f'{size} block' + ('s' if size > 1 else '')
         axes.annotate(
             blocks,
