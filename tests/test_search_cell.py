@@ -408,7 +408,9 @@ def rows_of(path):
 @pytest.mark.slow
 def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
     write_classes(tmp_path / 'photos', NAMES)
-    printed = run_search(tmp_path, 'whole').stdout
+    said = run_search(tmp_path, 'whole')
+    printed = said.stdout
+    assert 'retracing' not in said.stderr and 'cannot be kept' not in printed
     assert 'random cells' in printed and 'Train it: run_maml.py --network=cell' in printed
     whole = tmp_path / 'whole'
     cell = read_cell(whole / 'best_cell.json')

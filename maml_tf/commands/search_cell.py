@@ -13,7 +13,8 @@ from maml_tf.terminal import quiet
 
 quiet.import_tensorflow()
 
-from absl import app, flags, logging  # noqa: E402  (TensorFlow is to be started quietly first)
+import tensorflow as tf  # noqa: E402  (it is to be started quietly first)
+from absl import app, flags, logging  # noqa: E402
 
 from maml_tf.commands import command_line  # noqa: E402
 from maml_tf.commands.cell_search import flags as own  # noqa: E402
@@ -33,6 +34,8 @@ def main(argv: list[str]) -> None:
             f'unknown argument {argv[1]!r}: every option has the form --name=value'
         )
     logging.set_verbosity(logging.WARNING)
+    # It warns of programs that are traced again and again: here each child is a new one.
+    tf.get_logger().setLevel('ERROR')
     program.run(flags.FLAGS)
 
 
