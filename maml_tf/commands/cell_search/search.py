@@ -95,11 +95,17 @@ def look_again(
 
 
 def found(rows: list[Row]) -> Row:
-    """Returns the row of the best child, by the mean of both looks; random ones do not count."""
+    """Returns the row of the best child, by the mean of both looks, which is its accuracy here.
+
+    Random ones do not count.
+    """
     again = {cell_of(row): row['accuracy'] for row in rows if row['origin'] == AGAIN}
     first = {cell_of(row): row for row in searched(rows)}
     means = {cell: (first[cell]['accuracy'] + value) / 2 for cell, value in again.items()}
-    return first[max(means, key=means.get)] if means else best_of(rows, 1)[0]
+    if not means:
+        return best_of(rows, 1)[0]
+    best = max(means, key=means.get)
+    return {**first[best], 'accuracy': means[best]}
 
 
 def searched(rows: list[Row]) -> list[Row]:
