@@ -46,14 +46,15 @@ def rule(cell):
 class Scores:
     """Scores cells by the rule, and fails at a call."""
 
-    def __init__(self, fails_at=None, seconds=10.0):
+    def __init__(self, fails_at=None, seconds=lambda cell: 10.0):
         self.calls, self._fails_at, self._seconds = [], fails_at, seconds
 
     def __call__(self, cell, seed):
         if len(self.calls) == self._fails_at:
             raise KeyboardInterrupt
         self.calls.append((cell, seed))
-        return {'accuracy': rule(cell), 'ci95': 0.01, 'parameters': 7, 'seconds': self._seconds}
+        seconds = self._seconds(cell)
+        return {'accuracy': rule(cell), 'ci95': 0.01, 'parameters': 7, 'seconds': seconds}
 
 
 def searched(path, settings=SETTINGS, scores=None):
@@ -190,7 +191,7 @@ def test_time_is_shared_by_the_sizes(tmp_path):
     counts = [
         sum(row['size'] == size and row['origin'] != AGAIN for row in rows) for size in (1, 2, 3)
     ]
-    assert counts[0] == 5 and all(3 <= count <= 5 for count in counts)  # Planning takes time, too.
+    assert counts[0] == 5 and all(4 <= count <= 5 for count in counts)  # Planning takes time, too.
     # What is over stays over.
     scores = Scores()
     assert searched(tmp_path, settings, scores) == rows and not scores.calls
@@ -198,7 +199,47 @@ def test_time_is_shared_by_the_sizes(tmp_path):
 
 def test_no_time_tries_a_few_of_each_size(tmp_path):
     rows = searched(tmp_path, SETTINGS._replace(seconds=0.0, keep=1))
-    assert [row['size'] for row in rows if row['origin'] != AGAIN] == [1] * 3 + [2] * 3 + [3] * 3
+    first = [row for row in rows if row['origin'] != AGAIN]
+    assert [row['size'] for row in first] == [1] * 4 + [2] * 4 + [3] * 4
+    # Each size has a random cell, which what is found is compared with.
+    assert [row['size'] for row in first if row['origin'] == RANDOM] == [1, 2, 3]
+
+
+class KnowsTheRule:
+    """In place of the surrogate, which takes seconds to learn it."""
+
+    def __init__(self, *known):
+        pass
+
+    def predict(self, cells):
+        return np.array([rule(cell) for cell in cells])
+
+
+@pytest.mark.parametrize('end', [0.0, 12.0, 50.0])
+def test_the_end_has_its_own_time(tmp_path, monkeypatch, end):
+    """As much as it takes with the largest cells, which cost most."""
+    monkeypatch.setattr(search, 'Surrogate', KnowsTheRule)
+    monkeypatch.setattr(search.time, 'monotonic', lambda: 0.0)  # Planning takes no time.
+    scores = Scores(seconds=lambda cell: 10.0 + 5.0 * cell.size)
+    settings = SETTINGS._replace(seconds=1000.0, keep=1, children=40, end=end)
+    directory = SearchDirectory(tmp_path)
+    directory.open({}, ())
+    # An earlier comparison takes nothing of it.
+    directory.rows[FINAL] = [{'seconds': 1e4}]
+    can = []
+    tell = lambda row: can.append(not search.cannot_be_kept(directory, settings))
+    search.run(directory, settings, scores, tell)
+    rows = [row for row in directory.rows[CHILDREN] if row['origin'] != AGAIN]
+    sizes = [row['size'] for row in rows]
+    assert set(sizes) == {1, 2, 3}
+    if end < 50:
+        left = 1000 - sum(row['seconds'] for row in rows) - end * 25
+        assert -25 < left <= 0 and all(can)
+        return
+    # 50 networks of 20 seconds, by cells of two blocks, are all of the time. So four of each size
+    # are tried, and it is said after three.
+    assert sizes.count(2) == sizes.count(3) == 4
+    assert can.index(False) == sizes.index(2) + 2
 
 
 @pytest.mark.parametrize(
@@ -431,8 +472,10 @@ def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
     process.wait()
     before = rows_of(children)
     assert 2 <= len(before) < 7
-    again = run_search(tmp_path, 'killed').stdout
+    # With no time a few of each size are tried, here all.
+    again = run_search(tmp_path, 'killed', '--minutes=0.01').stdout
     assert f'Going on after {len(before)} children' in again
+    assert '--minutes=0.01 cannot be kept: second looks and comparison alone take about' in again
     for name in ('children', 'plan', 'final'):
         assert rows_of(tmp_path / 'killed' / f'{name}.jsonl') == rows_of(whole / f'{name}.jsonl')
     error = run_search(tmp_path, 'killed', '--keep=2', expect=1).stderr

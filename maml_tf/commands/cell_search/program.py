@@ -9,9 +9,9 @@ from maml_tf.commands.cell_search import comparison, pictures, search
 from maml_tf.commands.cell_search import flags as own
 from maml_tf.commands.cell_search.children import Children
 from maml_tf.commands.cell_search.records import (
+    AGAIN,
     CHILDREN,
     FINAL,
-    PLAN,
     Row,
     SearchDirectory,
     cell_of,
@@ -48,6 +48,8 @@ class _Program:
         self.flags, self.directory, self.children = flags, directory, children
         self.seeds = [flags.seed + 2 + i for i in range(flags.final_seeds)]
         self.final_iterations = flags.final_iterations or flags.child_iterations
+        self.settings = self._settings()
+        self.warned = False
 
     def run(self):
         flags, rows = self.flags, self.directory.rows
@@ -59,7 +61,7 @@ class _Program:
         with progress.bar(
             total=most, initial=before, description='searching', unit='child'
         ) as self.bar:
-            search.run(self.directory, self._settings(), self._child, self._tell)
+            search.run(self.directory, self.settings, self._child, self._tell)
             self._draw()
             self.bar.set_description('comparing')
             results = comparison.run(
@@ -69,21 +71,17 @@ class _Program:
 
     def _settings(self):
         flags = self.flags
-        seconds = None if flags.minutes is None else 60 * flags.minutes * self._share_of_search()
-        return search.Settings(
-            flags.blocks, flags.children, flags.keep, flags.random_every, flags.seed, seconds
-        )
-
-    def _share_of_search(self):
-        """Returns what part of the minutes trying may take, so that the end has its own.
-
-        A child of the end takes as long as others by its iterations, at least half of that, since
-        compiling takes as long for each.
-        """
-        flags = self.flags
+        # Half of a child's time is compiling, which is the same for the networks of the end.
         of_one = max(0.5 * (1 + self.final_iterations / flags.child_iterations), 1)
-        end = (1 + flags.finalists) * flags.final_seeds * of_one + flags.keep
-        return max(1 - end / (end + flags.blocks * flags.children), 0.3)
+        return search.Settings(
+            flags.blocks,
+            flags.children,
+            flags.keep,
+            flags.random_every,
+            flags.seed,
+            seconds=None if flags.minutes is None else 60 * flags.minutes,
+            end=(1 + flags.finalists) * flags.final_seeds * of_one + flags.keep,
+        )
 
     def _child(self, cell: Cell, seed: int) -> Row:
         flags = self.flags
@@ -112,6 +110,19 @@ class _Program:
             f'{row["origin"]:9} {100 * row["accuracy"]:5.1f}% ±{100 * row["ci95"]:.1f} '
             f'{row["seconds"]:5.0f} s  {best:11} {cell_of(row)}'
         )
+        if 'number' in row and row['origin'] != AGAIN:
+            self._warn()
+
+    def _warn(self):
+        """Says, once, that the time cannot be kept, while there is time to ask for less."""
+        if self.warned or not search.cannot_be_kept(self.directory, self.settings):
+            return
+        self.warned = True
+        minutes = search.end_seconds(self.directory.rows[CHILDREN], self.settings) / 60
+        self.bar.write(
+            f'--minutes={self.flags.minutes:g} cannot be kept: second looks and comparison alone '
+            f'take about {minutes:.1f} minutes; give fewer --finalists or --final_seeds'
+        )
 
     def _draw(self):
         flags, rows = self.flags, self.directory.rows[CHILDREN]
@@ -127,10 +138,9 @@ class _Program:
         note = f'found on {task}, validation accuracy {best["accuracy"]:.4f}'
         self.directory.write('best_cell.json', {**best['cell'], 'note': note})
         pictures.draw_cell(path / 'cell.png', cell_of(best), f'The cell found on {task}')
-        planning = sum(plan['seconds'] for plan in rows[PLAN])
         results |= {
             'children': len(rows[CHILDREN]),
-            'seconds': round(self.directory.seconds() + planning, 1),
+            'seconds': round(self.directory.seconds(*rows), 1),
             'iterations': self.final_iterations,
             'test_tasks': flags.test_tasks,
         }

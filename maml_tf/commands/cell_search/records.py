@@ -90,9 +90,9 @@ class SearchDirectory:
         """Writes a JSON file."""
         write_atomically(self.path / name, json.dumps(content, indent=1) + '\n')
 
-    def seconds(self) -> float:
-        """Returns what all sessions have taken, up to their last rows."""
-        return sum(row['seconds'] for kind in (CHILDREN, FINAL) for row in self.rows[kind])
+    def seconds(self, *kinds: str) -> float:
+        """Returns what the rows of these kinds have taken, in all sessions."""
+        return sum(row['seconds'] for kind in kinds for row in self.rows[kind])
 
     def _read(self, kind):
         path = self.path / f'{kind}.jsonl'

@@ -6,6 +6,7 @@ this is a RECONSTRUCTION. Ours are the numbers, the share of explored extensions
 the best children, and the random cells of the same size as a control, each as costly as a child.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -29,7 +30,8 @@ from maml_tf.commands.cell_search.surrogate import Surrogate
 from maml_tf.networks.cells.cell import Cell
 from maml_tf.training.memory import free_programs
 
-LEAST = 3  # Children of each size are tried, whatever the time.
+BEYOND = 1.1  # What a search may take of its time before it is said that it cannot be kept.
+LEAST = 3  # Children of each size are tried, whatever the time, and more up to a random one.
 EXPLORE_EVERY = 5  # Of the children that are not random, every fifth is not what is ranked highest.
 
 
@@ -39,7 +41,8 @@ class Settings(NamedTuple):
     blocks: of the largest cells. children: that are tried of each size, random ones among them.
     keep: best cells of a size that are extended, and that are looked at a second time.
     random_every: one child in so many is a random cell. seed: of all that is drawn.
-    seconds: when trying ends; None: when all are tried.
+    seconds: when all is to end; None: when all children are tried. end: trainings that follow, by
+      what they take as many as so many children; for these time is kept.
     """
 
     blocks: int
@@ -48,6 +51,7 @@ class Settings(NamedTuple):
     random_every: int
     seed: int
     seconds: float | None = None
+    end: float = 0.0
 
 
 # (cell, seed) -> the fields of its row: accuracy, ci95, parameters, seconds.
@@ -76,7 +80,7 @@ def run(
         first_looks = [row for row in directory.rows[CHILDREN] if row['origin'] != AGAIN]
         done = sum(row['size'] == size for row in first_looks)
         for number, child in enumerate(plans[size]['children'][done:], start=done):
-            if number >= LEAST and _over(directory, settings, size / settings.blocks):
+            if number >= max(LEAST, settings.random_every) and _over(directory, settings, size):
                 break
             _try(directory, child, size, settings.seed, score, tell)
     look_again(directory, settings, score, tell)
@@ -106,6 +110,28 @@ def found(rows: list[Row]) -> Row:
         return best_of(rows, 1)[0]
     best = max(means, key=means.get)
     return {**first[best], 'accuracy': means[best]}
+
+
+def end_seconds(rows: list[Row], settings: Settings) -> float:
+    """Returns what the end will take, by the mean of the largest children so far.
+
+    Larger cells take longer, and what is found is likely to be one.
+    """
+    largest = max(row['size'] for row in rows)
+    return settings.end * statistics.fmean(r['seconds'] for r in rows if r['size'] == largest)
+
+
+def cannot_be_kept(directory: SearchDirectory, settings: Settings) -> bool:
+    """Says whether a search that stopped now would clearly take longer than its time.
+
+    By a few children of the largest size, since those before were cheaper.
+    """
+    rows = directory.rows[CHILDREN]
+    sizes = [row['size'] for row in rows]
+    if settings.seconds is None or sizes.count(max(sizes)) < LEAST:
+        return False
+    taken = directory.seconds(CHILDREN, PLAN) + end_seconds(rows, settings)
+    return taken > BEYOND * settings.seconds
 
 
 def searched(rows: list[Row]) -> list[Row]:
@@ -174,8 +200,9 @@ def _try(directory, child, size, seed, score, tell):
     tell(row)
 
 
-def _over(directory, settings, share):
-    """Says whether the time of the sizes so far is over, an equal share for each."""
-    planning = sum(plan['seconds'] for plan in directory.rows[PLAN])
-    taken = directory.seconds() + planning
-    return settings.seconds is not None and taken >= share * settings.seconds
+def _over(directory, settings, size):
+    """Says whether the time of the sizes up to this one is over, an equal share for each."""
+    if settings.seconds is None:
+        return False
+    left = settings.seconds - end_seconds(directory.rows[CHILDREN], settings)
+    return directory.seconds(CHILDREN, PLAN) >= size / settings.blocks * left
