@@ -206,6 +206,7 @@ def test_parameters_are_counted_from_the_shapes():
     assert all(network.adapted(name) != name.startswith('norm_') for name in counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'operation, norm',
     [

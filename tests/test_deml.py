@@ -235,6 +235,7 @@ def test_what_a_learner_is_not_made_of():
         learner(weight=0).meta_loss(drawn(), STEP)
 
 
+@pytest.mark.slow
 def test_fit_gives_the_numbers_of_the_command_line_s_loop():
     source, losses, ends = images(range(10)), [], []
     for by_fit in (True, False):
@@ -318,6 +319,7 @@ def test_groups_as_labels():
         images(range(10)).beside(images('abcdef', side=8))
 
 
+@pytest.mark.slow
 def test_streamed_images_beside_tasks_are_learnt_from_alike(tmp_path):
     """Read from a file, on either side, and in shares."""
     results = []
@@ -498,6 +500,7 @@ def test_as_a_user_types_it(folder):
     assert 'error' in gone.stderr or '--external=directory' in gone.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_goes_on_bit_by_bit(folder):
     ends = []
     for logdir, stops in {'straight': [4], 'resumed': [1, 4]}.items():

@@ -294,6 +294,7 @@ def results(cwd, **flags):
     return [run for run in found if all(run['flags'][name] == flags[name] for name in flags)]
 
 
+@pytest.mark.slow
 def test_one_run_is_evaluated_with_other_shots(tiles, tmp_path):
     command = (
         *(f'--data_dir={tiles}', *COMMON, '--update_lr=0.05', '--meta_batch_size=2'),

@@ -103,6 +103,7 @@ def test_corners_cover_an_image():
     assert len(corners(32, 48, SIDE)) == 6
 
 
+@pytest.mark.slow
 def test_maps_are_the_learner_s(setting):
     """Tile by tile by hand, from the run as from the export."""
     labelled = folders.pairs(setting.support)
@@ -362,6 +363,7 @@ def test_label_images_hold_whole_numbers(tmp_path):
         folders.read_labels(tmp_path / 'a.tif')
 
 
+@pytest.mark.slow
 def test_trained_on_pictures(tmp_path):
     for seed, name in enumerate('abc'):
         write_region(tmp_path / 'world' / name, 3, 32, seed, '.png', bands=3)

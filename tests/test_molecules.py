@@ -386,6 +386,7 @@ def test_every_method_that_the_row_names(folder, tmp_path, method):
     assert content['metric'] == 'roc_auc' and 0 <= content['mean'][-1] <= 1
 
 
+@pytest.mark.slow
 def test_from_a_table_to_results_and_an_export(folder, tmp_path):
     """As a user types it: trained, stopped, resumed, evaluated, exported, and used."""
     command = [

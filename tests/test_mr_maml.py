@@ -273,6 +273,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('on', ['weights', 'activations'])
 def test_trains_resumes_and_exports(on, tmp_path):
     ends = []

@@ -332,6 +332,7 @@ COMMAND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('algorithm', ['maml', 'mr_maml'])
 def test_the_command_line_on_pickles(tmp_path, algorithm):
     (tmp_path / 'poses').mkdir()
@@ -368,6 +369,7 @@ def memorisation(*arguments, cwd, expect=0):
     return result
 
 
+@pytest.mark.slow
 def test_memorisation_of_runs(tmp_path):
     """On new tasks the command gives what the evaluation gave; on training tasks other numbers."""
     command = [

@@ -106,6 +106,7 @@ def test_surrogate_learns_a_known_rule():
     assert truth[best].mean() > truth.mean() + truth.std() / 2
 
 
+@pytest.mark.slow
 def test_surrogate_is_decided_by_its_seed_and_takes_few_cells():
     cells = space.cells_of_one_block()[:2]
     first, again, other = (Surrogate(cells, [0.5, 0.6], seed).predict(cells) for seed in (0, 0, 1))
@@ -171,6 +172,7 @@ def test_found_is_best_by_the_mean_of_both_looks():
     assert search.found(rows) == rows[1] | {'accuracy': pytest.approx(0.675)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stops', [[1], [13, 2], [24, 12]])
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path, undisturbed, stops):
     for stop in stops:
@@ -185,6 +187,7 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path, undisturbed, stops
     assert [json.loads(line) for line in text.splitlines()] == rows
 
 
+@pytest.mark.slow
 def test_time_is_shared_by_the_sizes(tmp_path):
     settings = SETTINGS._replace(seconds=150.0)
     rows = searched(tmp_path, settings)

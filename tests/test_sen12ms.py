@@ -212,6 +212,7 @@ def test_bad_folders(world, tmp_path, capsys):
 # The command line
 
 
+@pytest.mark.slow
 def test_trained_evaluated_resumed_and_exported(world, tmp_path):
     folder, _ = world
     data = f'--data_dir={folder}', f'--split_file={folder}/split.csv', f'--logdir={tmp_path}/logs'
