@@ -248,6 +248,7 @@ assert not [name for name in sys.modules if name.startswith('maml_tf')]
 """
 
 
+@pytest.mark.slow
 def test_the_adapted_classifier_needs_tensorflow_alone(setting, tmp_path):
     command = [
         sys.executable,

@@ -235,6 +235,7 @@ def test_a_loss_that_is_no_number(tmp_path):
     assert not list(tmp_path.rglob('model-*'))
 
 
+@pytest.mark.slow
 def test_weights_that_overflow_in_the_last_step(tmp_path):
     """The loss before it is a number, and there is none after it."""
     command = [*SINUSOID, '--meta_lr=1e39', '--metatrain_iterations=1']

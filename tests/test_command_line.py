@@ -149,6 +149,7 @@ def test_a_longer_run_resumes_and_equals_one_in_one_go(trained, tmp_path):
     assert iterations == ['iteration', '1000', '2000', '3000', '4000']
 
 
+@pytest.mark.slow
 def test_starting_anew_keeps_the_earlier_run(tmp_path):
     command = [*SINUSOID, '--logdir=logs', '--metatrain_iterations=20', '--test_tasks=20']
     run_here(*command, cwd=tmp_path)
@@ -322,6 +323,7 @@ def test_installed_package_runs_anywhere(tmp_path):
         assert expected in result.stdout, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (SHARED / 'tfds').exists(), reason='no prepared Omniglot beside the project'
 )

@@ -470,6 +470,7 @@ def folder(tmp_path_factory):
     return cwd
 
 
+@pytest.mark.slow
 def test_as_a_user_types_it(folder):
     """Trains, evaluates, exports; and photos are classified without the external set."""
     command = [*TINY, '--metatrain_iterations=100', '--export_dir=saved']

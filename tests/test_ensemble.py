@@ -27,6 +27,7 @@ def test_the_best_are_kept(tmp_path, higher_is_better):
     assert not directory.checkpoints()
 
 
+@pytest.mark.slow
 def test_scores_are_of_the_mean_outputs():
     """Of two members whose mean errs less than either."""
     learner, spec = LEARNERS['maml of regression']()

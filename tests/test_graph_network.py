@@ -110,6 +110,7 @@ def test_neither_the_order_of_atoms_nor_the_filling_matters():
     np.testing.assert_allclose(large.forward(tf.constant(wider), weights), outputs, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm', ['None', 'layer_norm'])
 def test_meta_gradient_by_finite_differences(float64_task, norm):
     net = network(norm=norm)

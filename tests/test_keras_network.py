@@ -139,6 +139,7 @@ def assert_finite_differences(learner, task, moves, epsilon=1e-6):
         assert abs(difference - along) < 1e-6 * scale, [variables[i].name for i in moved]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', MODELS)
 def test_meta_gradient_agrees_with_finite_differences(model):
     model = shaken(MODELS[model]())

@@ -322,6 +322,7 @@ def test_one_run_is_evaluated_with_other_shots(tiles, tmp_path):
     assert '3-way 4-shot' in listed
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_pretrained_on_land_covers_and_goes_on(tiles, tmp_path):
     common = [flag for flag in COMMON if not flag.startswith('--train_query')]
     command = (

@@ -133,6 +133,7 @@ def test_maps_are_the_learner_s(setting):
     assert np.mean(found[1][-SIDE:, -SIDE:] == tf.argmax(outputs, -1).numpy()) > 0.98
 
 
+@pytest.mark.slow
 def test_as_a_user_types_it(setting, tmp_path):
     command = [sys.executable, '-m', 'maml_tf.map_region', *setting.arguments(out=tmp_path / 'm')]
     result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=600)

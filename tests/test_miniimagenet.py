@@ -376,6 +376,7 @@ def test_the_reference_s_checkpoint_is_evaluated(data_dir, tmp_path):
     assert f'miniimagenet test tasks, 5-way 1-shot, weights of {CHECKPOINT}' in printed.stdout
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_one_line(copy, tmp_path):
     BAD['truncated image'][1](folder := copy('folders'))
     printed = run_maml(

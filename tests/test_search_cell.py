@@ -200,6 +200,7 @@ def test_time_is_shared_by_the_sizes(tmp_path):
     assert searched(tmp_path, settings, scores) == rows and not scores.calls
 
 
+@pytest.mark.slow
 def test_no_time_tries_a_few_of_each_size(tmp_path):
     rows = searched(tmp_path, SETTINGS._replace(seconds=0.0, keep=1))
     first = [row for row in rows if row['origin'] != AGAIN]

@@ -143,6 +143,7 @@ def made(root, names):
     return folders
 
 
+@pytest.mark.slow
 def test_some_methods(tmp_path):
     """One that adapts weights, and one that compares embeddings."""
     check(made(tmp_path, ('maml', 'prototypical')))

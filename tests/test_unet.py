@@ -157,6 +157,7 @@ def test_meta_gradient(method, norm):
         np.testing.assert_allclose(expected, slope, rtol=2e-5, atol=2e-8, err_msg=variable.path)
 
 
+@pytest.mark.slow
 def test_first_order_is_the_gradient_at_the_adapted_weights():
     made = learner(MAML, 'batch_norm', inner_lr=0.3, stop_grad=True)
     task = random_task()
@@ -176,6 +177,7 @@ def test_first_order_is_the_gradient_at_the_adapted_weights():
             np.testing.assert_allclose(gradients[i], expected[name], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', [MAML, Reptile])
 def test_compiled_and_task_by_task(method):
     made, task = learner(method, 'batch_norm', inner_lr=0.1), random_task()
