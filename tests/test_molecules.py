@@ -14,9 +14,10 @@ from test_bad_input import refused, refused_here
 from maml_tf.commands.command_line import parsed
 from maml_tf.commands.experiment import problem_of
 from maml_tf.datasets.molecules import features
-from maml_tf.datasets.molecules.assay_split import read_assay_split, split_by_order
+from maml_tf.datasets.molecules.assay_split import split_by_order
 from maml_tf.datasets.molecules.assay_table import find_table, read_table
 from maml_tf.datasets.molecules.molecules import Molecules, molecules
+from maml_tf.datasets.raw.folder_split import read_split_file
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.episodes import manifest
 from maml_tf.episodes.task import BatchSpec, EpisodeSpec
@@ -169,7 +170,7 @@ def test_bad_split_files(tmp_path, text, words):
     path = tmp_path / 'split.csv'
     path.write_text(text)
     with pytest.raises(ArgumentError, match=words) as caught:
-        read_assay_split(path, ['a', 'b'])
+        read_split_file(path, ['a', 'b'], 'assay')
     assert caught.value.argument == 'split_file'
 
 

@@ -17,10 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.datasets.molecules.assay_split import SPLITS, read_assay_split, split_by_order
+from maml_tf.datasets.molecules.assay_split import split_by_order
 from maml_tf.datasets.molecules.assay_table import AssayTable, find_table, read_table
 from maml_tf.datasets.molecules.features import ATOMS, featurised, input_shape, parsed
 from maml_tf.datasets.molecules.tasks import AssaySampler, MoleculeTasks
+from maml_tf.datasets.raw.folder_split import read_split_file
+from maml_tf.datasets.raw.listing import SPLITS
 from maml_tf.episodes.class_images import ClassImages
 from maml_tf.episodes.source import EpisodeSource
 from maml_tf.episodes.task import EpisodeSpec, Spec
@@ -74,8 +76,8 @@ class Molecules(EpisodeSource):
 
         Args:
           path: the file, or the folder that holds it alone.
-          split_file: see assay_split.read_assay_split; None: the first three quarters of the assays
-            are trained on, the rest tested on.
+          split_file: csv with the columns assay and split, see folder_split.read_split_file; None:
+            the first three quarters of the assays are trained on, the rest tested on.
           featurise, most_atoms: see Molecules.
         Raises: ArgumentError where a file is wrong.
         """
@@ -191,7 +193,7 @@ def molecules(
     del shape
     table = read_table(find_table(data_dir, name))
     if split_file:
-        split_of = read_assay_split(split_file, table.assays)
+        split_of = read_split_file(split_file, table.assays, 'assay')
     else:
         split_of = split_by_order(table.assays, PUBLISHED.get(name))
     return Molecules(table, split_of, featurise, most_atoms)
