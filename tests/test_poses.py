@@ -361,9 +361,9 @@ def test_what_is_refused(tmp_path, arguments, words):
 
 
 def memorisation(*arguments, cwd, expect=0):
-    """Runs `python -m maml_tf.commands.views.memorisation`."""
+    """Runs `python -m maml_tf.commands.memorisation`."""
     environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])}
-    command = [sys.executable, '-m', 'maml_tf.commands.views.memorisation', *arguments]
+    command = [sys.executable, '-m', 'maml_tf.commands.memorisation', *arguments]
     result = subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True)
     assert result.returncode == expect, result.stdout + result.stderr
     return result

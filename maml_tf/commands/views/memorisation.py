@@ -4,7 +4,7 @@ A learner that remembers its training tasks is about as good on them before adap
 and on new tasks it stays bad (Yin et al. 2020, arXiv 1912.03820). One that adapts is bad on either
 before, and good on either after.
 
-    python -m maml_tf.commands.views.memorisation RUN_DIRECTORY ... [--tasks=600]
+    python -m maml_tf.commands.memorisation RUN_DIRECTORY ... [--tasks=600]
         [--picture=memorisation.png]
 
 A run may have a name and a number of inner steps (else: those of its evaluation), as in
@@ -106,7 +106,7 @@ def draw(path: pathlib.Path, runs: Mapping[str, tuple[Mapping[str, np.ndarray], 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; arguments: None: those of the program."""
     parser = argparse.ArgumentParser(
-        prog='python -m maml_tf.commands.views.memorisation',
+        prog='python -m maml_tf.commands.memorisation',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -129,7 +129,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.picture:
             draw(given.picture, runs)
             print(f'Picture: {given.picture}')
-
-
-if __name__ == '__main__':
-    main()
