@@ -1,11 +1,13 @@
 """Several workers train one run, also when some of them are killed and started again."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from command import ROOT
 from golden import SHARED
 from killed_runs import FLAGS, ITERATIONS
 from test_exact_resume import check_the_same, values
+
+from maml_tf.training.distribution.workers import Workers
 
 PROGRAM = 'import sys, test_workers; test_workers.be_a_worker(*sys.argv[1:])'
 START = (
@@ -141,6 +145,40 @@ def check_near(one, other):
     assert apart < 1e-3
     scores = [np.loadtxt(path / 'scores.csv', delimiter=',', skiprows=1) for path in (one, other)]
     assert np.abs(scores[0].mean(0) - scores[1].mean(0)).max() < 1e-2
+
+
+class Threads(Workers):
+    """Workers that are threads of this process and meet in sum()."""
+
+    def __init__(self, number, count, barrier, given):
+        self.number, self.count, self.chief = number, count, number == 0
+        self._barrier, self._given = barrier, given
+
+    def sum(self, array):
+        self._given[self.number] = array
+        self._barrier.wait(timeout=60)
+        total = sum(self._given)
+        self._barrier.wait(timeout=60)  # Nobody gives the next one before all have read this one.
+        return total
+
+
+@pytest.mark.parametrize('items', [1, 2, 5])
+@pytest.mark.parametrize('shape', [(4,), (4, 3), (4, 3, 2)], ids=str)
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_parts_make_the_whole(items, shape, dtype):
+    """Scores have a column for every entry and may have one for every metric; a worker may have no
+    part, as the second of one item."""
+    sequence = [np.full(shape, item, dtype) + np.arange(shape[-1]) for item in range(items)]
+    count = 2
+    barrier, given = threading.Barrier(count), [None] * count
+
+    def whole(number):
+        workers = Threads(number, count, barrier, given)
+        return workers.whole(workers.part(sequence), items)
+
+    with concurrent.futures.ThreadPoolExecutor(count) as threads:
+        for found in threads.map(whole, range(count)):
+            np.testing.assert_array_equal(found, np.concatenate(sequence))
 
 
 @pytest.mark.slow

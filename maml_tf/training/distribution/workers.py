@@ -63,16 +63,16 @@ class Workers:
         """Joins what the workers have made of their parts of a sequence.
 
         Args:
-          part: floats [rows, columns] for each item of `part(sequence)`.
+          part: floats [rows, ...], all of one shape, for each item of `part(sequence)`.
           items: of the whole sequence.
-        Returns: [items * rows, columns], in the order of the sequence.
+        Returns: [items * rows, ...], in the order of the sequence.
         """
         if self.count == 1:
             return np.concatenate(part)
-        # There may be fewer items than workers, and then some have no array to know it from.
-        known = (*part[0].shape, part[0].itemsize) if part else (0, 0, 0)
-        rows, columns, size = map(int, self.most(*known))
-        table = np.zeros([items, rows, columns], f'f{size}')
+        # There may be fewer items than workers, and then some have no array to know these from.
+        rank, size = self.most(part[0].ndim, part[0].itemsize) if part else self.most(0, 0)
+        shape = self.most(*(part[0].shape if part else [0] * int(rank)))
+        table = np.zeros([items, *map(int, shape)], f'f{size:.0f}')
         for mine, array in zip(range(self.number, items, self.count), part):
             table[mine] = array
         return np.concatenate(self.sum(table))
