@@ -17,3 +17,16 @@ def free_memory():
     """Frees what the tests of a file leave behind."""
     yield
     memory.free()
+
+
+@pytest.fixture
+def float64():
+    """Learners and layers compute in float64."""
+    import keras
+
+    before = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_floatx('float64')
+    keras.config.set_dtype_policy('float64')
+    yield
+    keras.config.set_dtype_policy(before[0])
+    keras.config.set_floatx(before[1])

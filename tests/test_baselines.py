@@ -49,17 +49,6 @@ KEYS = tf.constant([[1, 2], [3, 4]], tf.uint32)
 PRETRAINED = ('baseline', 'baseline_pp', 'nearest_neighbour', 'fine_tuning')
 
 
-@pytest.fixture
-def float64():
-    """Learners and layers compute in float64."""
-    before = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_floatx('float64')
-    keras.config.set_dtype_policy('float64')
-    yield
-    keras.config.set_dtype_policy(before[0])
-    keras.config.set_floatx(before[1])
-
-
 def linear_encoder(seed=0):
     """x E + e of images, with random weights far from zero."""
     encoder = keras.Sequential(

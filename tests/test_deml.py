@@ -533,16 +533,6 @@ def test_an_external_folder_that_shares_a_class(folder):
 # ResNet-50
 
 
-@pytest.fixture
-def float64():
-    before = keras.config.dtype_policy()
-    keras.config.set_floatx('float64')
-    keras.config.set_dtype_policy('float64')
-    yield
-    keras.config.set_floatx('float32')
-    keras.config.set_dtype_policy(before)
-
-
 @pytest.mark.usefixtures('float64')
 def test_resnet50_is_the_one_of_keras():
     """Weight by weight, in float64; batch norm moves by the unbiased variance."""

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_distribute import in_float64
 
 from maml_tf.algorithms.baselines.from_scratch import FromScratch
 from maml_tf.algorithms.baselines.pixel_fine_tuning import PixelFineTuning
@@ -261,6 +262,22 @@ def test_list_of_tasks(tmp_path):
     assert lines[0]['region'] == 'd' and set(lines[0]['classes']) <= set(CLASSES)
     assert len(lines[0]['support']) == 2 and len(lines[0]['support'][0]) == 1
     assert manifest.fingerprint(draw, 3) != manifest.fingerprint(draw, 2)
+
+
+@pytest.mark.usefixtures('float64')
+def test_an_update_is_the_mean_over_the_tasks():
+    """Also where they have other numbers of labelled pixels: so shares and replicas change
+    nothing."""
+    network, spec = UNet((SIDE, SIDE, BANDS), 2, filters=3, depth=1), EpisodeSpec(2, 2, 2)
+    learner = MAML(network, Segmentation(), inner_lr=0.1, inner_steps=1)
+    phase = learner.phases(OuterLoop(0, 1, 1e-2, spec))[-1]
+    draw, step = in_float64(source().tasks('train', spec, 0)), tf.constant(0, tf.int64)
+    whole = phase.gradients(draw(0, 3), step)
+    parts = [phase.gradients(draw(i, 1), step) for i in range(3)]
+    mean = tf.nest.map_structure(lambda *values: np.mean(values, axis=0), *parts)
+    assert max(np.abs(g).max() for g in whole.gradients) > 1e-3
+    for ours, theirs in zip(tf.nest.flatten(whole), tf.nest.flatten(mean), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.slow

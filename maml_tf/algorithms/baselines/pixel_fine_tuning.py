@@ -30,7 +30,9 @@ class PixelFineTuning(GradientLearner):
     Pretraining minimises the mean cross-entropy of all labelled pixels of plain batches. In a task
     the head of all classes is replaced by one of the task's, which starts from zero, and head and
     body are trained by gradient descent on the whole support set: w <- w - rate / (1 + decay t) g.
-    Batch norm takes the statistics of the examples at hand, as in GradientLearner.
+    Batch norm takes the statistics of the examples at hand, as in GradientLearner. On several
+    devices a batch is divided: each takes the statistics, and the mean over labelled pixels, of its
+    part.
 
     Args: GradientLearner's network (a UNet), objective, seed, transductive and tasks_at_once, and
       classes: how many there are to train on.
