@@ -218,6 +218,7 @@ def refused(capsys, arguments):
     return str(end.value)
 
 
+@pytest.mark.slow
 def test_refused_in_one_line(setting, tmp_path, capsys):
     say = lambda **changes: refused(capsys, setting.arguments(out=tmp_path / 'm', **changes))
     assert 'no folder images in it' in say(support=tmp_path)
@@ -275,6 +276,7 @@ def test_inputs_are_never_written_over(tmp_path, capsys, monkeypatch):
     assert words in say(tmp_path / 'new') and not (tmp_path / 'new').exists()
 
 
+@pytest.mark.slow
 def test_adapt_and_map_do_not_take_each_other_s_learners(setting):
     for path in (setting.run, setting.saved):
         with pytest.raises(ArgumentError, match='map_region makes maps by it'):
