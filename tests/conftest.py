@@ -3,6 +3,7 @@
 import os
 
 import memory
+import precision
 import pytest
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -19,14 +20,8 @@ def free_memory():
     memory.free()
 
 
-@pytest.fixture
-def float64():
-    """Learners and layers compute in float64."""
-    import keras
-
-    before = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_floatx('float64')
-    keras.config.set_dtype_policy('float64')
-    yield
-    keras.config.set_dtype_policy(before[0])
-    keras.config.set_floatx(before[1])
+@pytest.fixture(name='float64')
+def compute_in_float64():
+    """Makes the test's learners in float64."""
+    with precision.float64():
+        yield

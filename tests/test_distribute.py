@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from command import ROOT, run_maml
+from precision import in_float64
 from relatives import KINDS, methods
 
 from maml_tf import algorithms
@@ -26,19 +27,6 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU'
 PROGRAM = TWO_DEVICES + 'import test_distribute; test_distribute.learn_twice(*sys.argv[1:])'
 AS_A_WORKER = 'import sys, test_distribute; test_distribute.learn_as_a_worker(*sys.argv[1:])'
 ALWAYS = 'r2d2'  # two workers learn it; it has gradients and running averages
-
-
-def in_float64(draw):
-    """The same tasks or batches, but for keys in float64."""
-    import tensorflow as tf
-
-    def cast(x):
-        return x if x is None or not x.dtype.is_floating else tf.cast(x, 'float64')
-
-    def drawn(first, count):
-        return tf.nest.map_structure(cast, draw(first, count))
-
-    return drawn
 
 
 def learn_twice(path, *methods):

@@ -22,15 +22,9 @@ WAY, STEP = 3, tf.constant(0, tf.int64)
 
 
 @pytest.fixture(autouse=True)
-def double_precision():
-    """Models compute in float64: their layers by the policy, their inputs by floatx."""
-    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_dtype_policy('float64')
-    keras.config.set_floatx('float64')
+def from_one_seed(float64):
+    """Makes every test's models in float64, from the same weights."""
     keras.utils.set_random_seed(0)
-    yield
-    keras.config.set_dtype_policy(policy)
-    keras.config.set_floatx(floatx)
 
 
 def mlp():

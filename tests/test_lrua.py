@@ -18,16 +18,6 @@ LEAST = [{1, 3}, {0, 1}, {5, 6}]  # The two least used, of equal ones the first.
 LEAST_OF_ALL = [1, 0, 6]
 
 
-@pytest.fixture
-def float64():
-    before = keras.config.floatx()
-    keras.config.set_floatx('float64')
-    keras.config.set_dtype_policy('float64')
-    yield
-    keras.config.set_floatx(before)
-    keras.config.set_dtype_policy(before)
-
-
 def test_the_gradient_at_an_erased_row_is_finite():
     memory = tf.Variable(np.zeros_like(MEMORY))
     with tf.GradientTape() as tape:

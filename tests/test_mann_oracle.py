@@ -4,7 +4,7 @@ import mann_oracle as oracle
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_prototypical import float64
+from precision import float64
 
 from maml_tf.algorithms.model_based.mann import MANN
 from maml_tf.episodes.task import Sequence

@@ -6,6 +6,7 @@ import metric_oracle as oracle
 import numpy as np
 import pytest
 import tensorflow as tf
+from precision import float64
 from test_conformance import source_for
 from test_prototypical import (
     CLASSES,
@@ -13,7 +14,6 @@ from test_prototypical import (
     STEP,
     WAY,
     check_gradient,
-    float64,
     one_hot,
     random_task,
 )

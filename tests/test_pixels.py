@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_distribute import in_float64
+from precision import in_float64
 
 from maml_tf.algorithms.baselines.from_scratch import FromScratch
 from maml_tf.algorithms.baselines.pixel_fine_tuning import PixelFineTuning

@@ -1,7 +1,6 @@
 """Prototypical Networks and what metric learners share: against NumPy, finite differences, and
 Keras."""
 
-import contextlib
 import json
 import types
 
@@ -10,6 +9,7 @@ import metric_oracle as oracle
 import numpy as np
 import pytest
 import tensorflow as tf
+from precision import float64
 
 from maml_tf.algorithms.metric.prototypical import COSINE_SCALE, Prototypical
 from maml_tf.algorithms.metric.zero_shot import ZeroShotPrototypical
@@ -113,19 +113,6 @@ def test_whole_learner_against_numpy(learner):
         )
 
 
-@contextlib.contextmanager
-def float64():
-    """Learners of this precision."""
-    before = keras.config.dtype_policy()
-    keras.config.set_floatx('float64')
-    keras.config.set_dtype_policy('float64')
-    try:
-        yield
-    finally:
-        keras.config.set_floatx('float32')
-        keras.config.set_dtype_policy(before)
-
-
 @pytest.mark.parametrize('tasks', [1, 2])
 @pytest.mark.parametrize('distance', ['euclidean', 'cosine'])
 def test_gradient_agrees_with_finite_differences(tasks, distance):
@@ -181,9 +168,9 @@ def test_batch_norm_equals_kerass_and_pytorchs_averages():
         gradients = tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value])
         averages = [np.array(layer.moving_mean), np.array(layer.moving_variance)]
         results.append([outputs, *gradients, *averages, layer(inputs, training=False)])
-    for keras_s, ours, float64 in list(zip(*results))[:5]:
+    for keras_s, ours, exact in list(zip(*results))[:5]:
         np.testing.assert_allclose(ours, keras_s, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(ours, float64, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=1e-5)
     for ours in results[1:]:
         np.testing.assert_allclose(ours[5], 0.9 + 0.1 * x.var((0, 1, 2), ddof=1), rtol=1e-5)
         expected = oracle.batch_norm_running(x, ours[4], ours[5], gamma, beta, epsilon=1e-5)

@@ -22,18 +22,6 @@ EPSILON = 1e-5
 STEP = tf.constant(0, tf.int64)
 
 
-@pytest.fixture
-def float64():
-    for dtype in (
-        'float64',
-        'float32',
-    ):  # of the weights, and of what a keras.Input makes of its inputs
-        keras.config.set_dtype_policy(dtype)
-        keras.config.set_floatx(dtype)
-        if dtype == 'float64':
-            yield
-
-
 def task_of(side, way, shot, query, tasks=1):
     images = lambda k: tf.constant(RNG.uniform(size=(tasks, way * k, side, side, 1)))
     labels = lambda k: tf.constant(np.tile(np.repeat(np.eye(way), k, axis=0), (tasks, 1, 1)))

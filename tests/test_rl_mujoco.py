@@ -4,7 +4,6 @@ import pathlib
 import sys
 import warnings
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -240,14 +239,10 @@ def test_a_policy_that_diverges_everywhere_ends_all(capsys):
 
 
 @needs_mujoco
-def test_float64(monkeypatch):
-    keras.config.set_floatx('float64')
-    try:
-        environment = MuJoCoEnvironment(HalfCheetahVelocity())
-        seen = environment.rollouts(wild, environment.draw_tasks(1, keys(1)), 1, keys(1))
-        assert {x.dtype for x in seen} == {tf.float64}
-    finally:
-        keras.config.set_floatx('float32')
+def test_float64(float64):
+    environment = MuJoCoEnvironment(HalfCheetahVelocity())
+    seen = environment.rollouts(wild, environment.draw_tasks(1, keys(1)), 1, keys(1))
+    assert {x.dtype for x in seen} == {tf.float64}
 
 
 @pytest.mark.parametrize('module', ('gymnasium', 'mujoco', 'mujoco.batch'))

@@ -21,18 +21,6 @@ RNG = np.random.default_rng(0)
 STEP = tf.constant(0, tf.int64)
 
 
-@pytest.fixture
-def float64():
-    for dtype in (
-        'float64',
-        'float32',
-    ):  # of the weights, and of what a keras.Input makes of its inputs
-        keras.config.set_dtype_policy(dtype)
-        keras.config.set_floatx(dtype)
-        if dtype == 'float64':
-            yield
-
-
 def task_of(shape, way, shot, query, tasks=2, rng=RNG):
     images = lambda k: tf.constant(rng.uniform(size=(tasks, way * k, *shape)))
     labels = lambda k: tf.constant(np.tile(np.repeat(np.eye(way), k, axis=0), (tasks, 1, 1)))

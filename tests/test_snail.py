@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from precision import float64
 from test_conformance import source_for
 from test_matching import with_keys
-from test_prototypical import STEP, check_gradient, float64, one_hot, random_task
+from test_prototypical import STEP, check_gradient, one_hot, random_task
 
 from maml_tf.algorithms.model_based.snail import SNAIL
 from maml_tf.commands.command_line import parsed

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import snail_oracle as oracle
 import tensorflow as tf
-from test_prototypical import float64
+from precision import float64
 
 from maml_tf.algorithms.model_based.snail import SNAIL
 from maml_tf.networks.encoders import conv4
