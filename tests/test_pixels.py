@@ -266,8 +266,7 @@ def test_list_of_tasks(tmp_path):
 
 @pytest.mark.usefixtures('float64')
 def test_an_update_is_the_mean_over_the_tasks():
-    """Also where they have other numbers of labelled pixels: so shares and replicas change
-    nothing."""
+    """Compares tasks of unequal numbers of labelled pixels: shares and replicas change nothing."""
     network, spec = UNet((SIDE, SIDE, BANDS), 2, filters=3, depth=1), EpisodeSpec(2, 2, 2)
     learner = MAML(network, Segmentation(), inner_lr=0.1, inner_steps=1)
     phase = learner.phases(OuterLoop(0, 1, 1e-2, spec))[-1]

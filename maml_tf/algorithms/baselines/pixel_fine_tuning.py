@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from maml_tf.algorithms.baselines.pretrained import check_no_training_tasks
+from maml_tf.algorithms.baselines.pretrained import check_no_training_tasks, pretraining
 from maml_tf.algorithms.baselines.rules import DecayingRate
 from maml_tf.algorithms.optimisation.gradient_learner import GradientLearner
 from maml_tf.algorithms.problem import Problem
-from maml_tf.episodes.task import Batch, BatchSpec
+from maml_tf.episodes.task import Batch
 from maml_tf.errors import ArgumentError, UserError, check_one_of
 from maml_tf.networks.unet import UNet
 from maml_tf.objectives.objective import Objective
@@ -30,9 +30,9 @@ class PixelFineTuning(GradientLearner):
     Pretraining minimises the mean cross-entropy of all labelled pixels of plain batches. In a task
     the head of all classes is replaced by one of the task's, which starts from zero, and head and
     body are trained by gradient descent on the whole support set: w <- w - rate / (1 + decay t) g.
-    Batch norm takes the statistics of the examples at hand, as in GradientLearner. On several
-    devices a batch is divided: each takes the statistics, and the mean over labelled pixels, of its
-    part.
+    Batch norm takes the statistics of the examples at hand, as in GradientLearner. Several devices
+    divide a batch: each takes the statistics of its part, and the mean over the part's labelled
+    pixels.
 
     Args: GradientLearner's network (a UNet), objective, seed, transductive and tasks_at_once, and
       classes: how many there are to train on.
@@ -147,13 +147,4 @@ class PixelFineTuning(GradientLearner):
 
     def phases(self, outer: OuterLoop) -> list[Phase]:
         """Returns one phase, on plain batches."""
-        return [
-            Phase(
-                'pretrain',
-                outer.metatrain_iterations,
-                self.meta_gradients,
-                outer.optimizer(),
-                BatchSpec(self.batch_size),
-                weight_decay=outer.weight_decay,
-            )
-        ]
+        return [pretraining(self.meta_gradients, self.batch_size, outer)]

@@ -1,5 +1,6 @@
 """What baselines share that are pretrained to tell all training classes apart."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ from maml_tf.networks.encoders import torch_default
 from maml_tf.networks.image_encoders.by_name import ENCODER_FLAGS, encoder_of
 from maml_tf.objectives.objective import Objective
 from maml_tf.training.operations import metatrain_op
-from maml_tf.training.phases import Loss, OuterLoop, Phase
+from maml_tf.training.phases import Loss, OuterLoop, Phase, Update
 
 CLASSIFIER = 'classifier'
 # Flags that say how training tasks differ from those of evaluation.
@@ -120,16 +121,7 @@ class Pretrained(MetricLearner):
 
     def phases(self, outer: OuterLoop) -> list[Phase]:
         """Returns one phase, on plain batches."""
-        return [
-            Phase(
-                'pretrain',
-                outer.metatrain_iterations,
-                self.meta_gradients,
-                outer.optimizer(),
-                BatchSpec(self.batch_size),
-                weight_decay=outer.weight_decay,
-            )
-        ]
+        return [pretraining(self.meta_gradients, self.batch_size, outer)]
 
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Takes an iteration of pretraining; returns the means over the epoch so far.
@@ -155,6 +147,20 @@ def tiny_encoder() -> keras.Model:
         keras.layers.Dense(32, activation='relu', name='dense'),
     ]
     return keras.Sequential(layers, name='encoder')
+
+
+def pretraining(
+    gradients: Callable[[Any, tf.Tensor], Update], batch_size: int, outer: OuterLoop
+) -> Phase:
+    """Returns the phase that takes steps by such `gradients` of plain batches of `batch_size`."""
+    return Phase(
+        'pretrain',
+        outer.metatrain_iterations,
+        gradients,
+        outer.optimizer(),
+        BatchSpec(batch_size),
+        weight_decay=outer.weight_decay,
+    )
 
 
 def check_no_training_tasks(flags: Any) -> None:
