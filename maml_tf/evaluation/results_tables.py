@@ -24,6 +24,8 @@ by, for instance,
 
     python run_maml.py --flagfile=flags/maml/sinusoid_10shot.flags --test_set=True
 
+Some rows are evaluated with further flags, which the notes below the table give.
+
 Rows that were run come first. *Not run* means that nobody has run the flagfile yet.
 
 - **after**: the inner gradient steps after which the figures stand. *No step*: before any, or the
