@@ -373,7 +373,7 @@ def test_sizes_of_a_search_that_went_on_begin_with_their_first_child(
 ):
     """Second looks, here two at one minute each, stand between three blocks and four."""
     drawn = []
-    monkeypatch.setattr(pictures.figures, 'save', lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(pictures.figures, 'save', lambda figure, *_: drawn.append(figure))
     more = [row | {'size': 4} for row in undisturbed if row['size'] == 3 and row['origin'] != AGAIN]
     rows = [row | {'seconds': 60} for row in (*undisturbed, *more)]
     pictures.draw_search(tmp_path / 'search.png', rows, 'A search')

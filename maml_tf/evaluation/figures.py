@@ -9,6 +9,7 @@ import pathlib
 import warnings
 
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maml_tf.serialisation.files import replaced
@@ -50,9 +51,20 @@ def save(figure: Figure, path: str | pathlib.Path, dpi: float = DPI) -> None:
         figure.savefig(temporary, dpi=dpi, format=path.suffix[1:])
 
 
-def fit_and_save(figure: Figure, path: str | pathlib.Path, dpi: float = DPI) -> None:
-    """Fits the axes of a figure into it and writes it, see `save`."""
+def fit_and_save(
+    figure: Figure, path: str | pathlib.Path, dpi: float = DPI, legend_of: Axes | None = None
+) -> None:
+    """Fits the axes of a figure into it and writes it, see `save`.
+
+    Args:
+      legend_of: the axes whose legend is drawn below all axes, where it hides no curve.
+    """
+    bottom = 0.0
+    if legend_of is not None:
+        handles = legend_of.get_legend_handles_labels()
+        figure.legend(*handles, loc='lower center', ncol=len(handles[0]), frameon=False, fontsize=9)
+        bottom = 0.06
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph')
-        figure.tight_layout()
+        figure.tight_layout(rect=(0, bottom, 1, 1))
     save(figure, path, dpi)

@@ -59,9 +59,8 @@ def learning_curve(path: pathlib.Path, rows: Sequence[Mapping[str, str]], metric
         axes.yaxis.set_minor_formatter('{x:g}')
     _in_unit(axes.yaxis, metric)
     axes.grid(alpha=0.3)
-    axes.legend()
     axes.set_title('Learning curve')
-    figures.fit_and_save(figure, path)
+    figures.fit_and_save(figure, path, legend_of=axes)
 
 
 def by_axis(
@@ -118,11 +117,8 @@ def fits(
             axes.fill_between(task.query_x[i, :, 0], *band, label='± 2 deviations', **BAND)
         _fit(axes, task, of_task, i)
     grid[0].set_ylabel('y')
-    handles = grid[0].get_legend_handles_labels()
-    figure.legend(*handles, loc='lower center', ncol=len(handles[0]), frameon=False)
     figure.suptitle(title)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figures.save(figure, path)
+    figures.fit_and_save(figure, path, legend_of=grid[0])
 
 
 def _fit(axes: Axes, task: Task, predictions: Mapping[str, np.ndarray], i: int) -> None:

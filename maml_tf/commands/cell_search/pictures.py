@@ -105,10 +105,7 @@ def draw_search(path: pathlib.Path, rows: list[Row], title: str) -> None:
     axes.margins(y=0.12)
     axes.grid(alpha=0.3)
     axes.set_title(title)
-    handles = axes.get_legend_handles_labels()
-    figure.legend(*handles, loc='lower center', ncol=len(handles[0]), frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figures.save(figure, path)
+    figures.fit_and_save(figure, path, legend_of=axes)
 
 
 def _box(axes, centre, text, colour, width, height):
