@@ -24,9 +24,11 @@ def shortened(text: object) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Returns '1 class', '2 classes', '1 image', '2 images'."""
-    plural = 'es' if noun.endswith('s') else 's'
-    return f'{number:,} {noun}{plural if number != 1 else ""}'
+    """Returns '1 class', '2 classes', '1 image', '2 images', '1 query', '2 queries'."""
+    if number != 1:
+        stem = noun.removesuffix('y')
+        noun = f'{stem}ies' if stem != noun else f'{noun}{"es" if noun.endswith("s") else "s"}'
+    return f'{number:,} {noun}'
 
 
 def listed(names: Sequence[object], most: int = 10, joint: str = ', ') -> str:

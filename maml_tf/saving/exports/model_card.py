@@ -12,7 +12,7 @@ from typing import Any
 from maml_tf.datasets.flags import episode_specs
 from maml_tf.datasets.sources import SOURCES
 from maml_tf.learner import Learner
-from maml_tf.terminal.text import listed, shown
+from maml_tf.terminal.text import counted, listed, shown
 
 # The entries of maml_tf.json that say of a learner what stays true of what is made of it.
 ABOUT = ('method', 'batch_norm', 'data', 'training', 'evaluation', 'iteration')
@@ -167,8 +167,9 @@ def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _size(sizes: Mapping[str, Any]) -> str:
     way = f'{sizes["way"]}-way ' if 'way' in sizes else ''
     shot = f'{sizes["shot"]}-shot tasks' if 'shot' in sizes else 'tasks'
-    query = f', {sizes["query"]} queries{" a class" if way else ""}' if 'query' in sizes else ''
-    return f'{way}{shot}{query}'
+    if 'query' not in sizes:
+        return f'{way}{shot}'
+    return f'{way}{shot}, {counted(sizes["query"], "query")}{" a class" if way else ""}'
 
 
 def _metric(scores: Mapping[str, Any]) -> str:
