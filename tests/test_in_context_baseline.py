@@ -82,6 +82,7 @@ def test_least_squares_knows_a_linear_function_from_as_many_points_as_dimensions
     assert errors[3:].max() < 1e-4
 
 
+@pytest.mark.slow
 def test_network_by_from_scratch(task):
     network = FullyConnected((DIMENSION,), 1, (100,), start='glorot')
     scratch = FromScratch(network, Regression(), inner_lr=5e-3, steps=100)

@@ -420,6 +420,7 @@ def test_from_a_table_to_results_and_an_export(folder, tmp_path):
     assert answer['probabilities'].shape == (1, 2, 2)
 
 
+@pytest.mark.slow
 def test_graphs_for_a_metric_learner(folder, tmp_path):
     result = run_here(
         *('--datasource=tox21', f'--data_dir={folder}', '--algorithm=prototypical', *SMALL),

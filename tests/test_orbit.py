@@ -349,7 +349,11 @@ SMALL = (
             ),
             None,
         ),
-        (('--algorithm=maml', '--num_classes=3', '--norm=None', '--frame_every=2'), 3),
+        pytest.param(
+            ('--algorithm=maml', '--num_classes=3', '--norm=None', '--frame_every=2'),
+            3,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=['prototypical', 'maml'],
 )

@@ -264,6 +264,7 @@ def test_list_of_tasks(tmp_path):
     assert manifest.fingerprint(draw, 3) != manifest.fingerprint(draw, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('float64')
 def test_an_update_is_the_mean_over_the_tasks():
     """Compares tasks of unequal numbers of labelled pixels: shares and replicas change nothing."""

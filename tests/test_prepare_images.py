@@ -127,6 +127,7 @@ def test_large_photos_are_a_grey_level_apart(tmp_path):
     assert np.abs(found[0] * 255 - expected).mean() < 1
 
 
+@pytest.mark.slow
 def test_drawings_are_made_of_their_size_first_and_inverted(tmp_path):
     ink = np.full((300, 300), 235, np.uint8)
     ink[100:110] = 30

@@ -95,6 +95,7 @@ def test_random_cells_use_all_inputs_and_operations():
 # The surrogate.
 
 
+@pytest.mark.slow
 def test_surrogate_learns_a_known_rule():
     rng = np.random.default_rng(1)
     known = [space.random_cell(1 + i % 2, rng) for i in range(60)]
